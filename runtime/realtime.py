@@ -1,0 +1,88 @@
+"""What a thread asks of the kernel to be on time, and the reasons in plain words where the kernel refuses.
+
+Every function returns a list of reasons, empty when all was granted. Nothing here raises: a robot runs degraded and
+says so, rather than not at all.
+"""
+
+import ctypes
+import gc
+import os
+import resource
+from collections.abc import Iterable
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_MCL_CURRENT_AND_FUTURE = 1 | 2
+_PR_SET_TIMERSLACK = 29
+
+GUARD_PRIORITY = 80
+LAYER_PRIORITY = 70
+
+# One BLAS thread: NumPy's pool would escape a sandbox and take the cores that the planner counts on.
+SINGLE_THREADED = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+def fifo(priority: int) -> list[str]:
+    """Puts the calling thread under SCHED_FIFO; threads that it creates fall back to the normal policy."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+    except OSError as error:
+        return [f"SCHED_FIFO {priority} refused ({error.strerror}); grant CAP_SYS_NICE or an rtprio limit"]
+    return []
+
+
+def lock_memory() -> list[str]:
+    """Locks and prefaults the pages of this process, now and future."""
+    try:
+        hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+    except (OSError, ValueError):
+        pass  # mlockall's own answer, below, is the one that counts
+    if _libc.mlockall(_MCL_CURRENT_AND_FUTURE):
+        reason = os.strerror(ctypes.get_errno())
+        return [f"mlockall refused ({reason}); grant CAP_IPC_LOCK or a memlock limit"]
+    return []
+
+
+def least_timer_slack() -> list[str]:
+    """Sets the calling thread's timer slack to 1 ns; the default of 50 us is added to every sleep of a normal thread."""
+    if _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0):
+        return [f"timer slack refused ({os.strerror(ctypes.get_errno())})"]
+    return []
+
+
+def pin(cores: Iterable[int]) -> list[str]:
+    """Binds the calling thread to `cores`."""
+    wanted = set(cores)
+    try:
+        os.sched_setaffinity(0, wanted)
+    except OSError as error:
+        return [f"affinity to cores {sorted(wanted)} refused ({error.strerror})"]
+    return []
+
+
+def niceness(value: int) -> list[str]:
+    """Sets the calling thread's nice value; below zero needs a privilege."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, value)
+    except OSError as error:
+        return [f"nice {value} refused ({error.strerror})"]
+    return []
+
+
+def freeze_collector() -> None:
+    """Collects once, then keeps the garbage collector out of the loop."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def prepare_loop(priority: int | None, cores: Iterable[int] | None) -> list[str]:
+    """Prepares the calling thread for a loop: timer slack, affinity, and FIFO when `priority` is not None."""
+    reasons = least_timer_slack()
+    if cores is not None:
+        reasons += pin(cores)
+    if priority is None:
+        reasons.append("SCHED_FIFO not asked for")
+    else:
+        reasons += fifo(priority)
+    return reasons
