@@ -1,0 +1,57 @@
+"""From an environment's observation back to the robot's state and signals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from runtime.errors import SurefootError
+from runtime.records import Robot
+from runtime.signals import sense
+
+
+def hidden_positions(robot: Robot) -> int:
+    """How many leading entries of qpos Gymnasium leaves out of the observation: x and y, or x on a planar robot."""
+    return 2 if robot.layout["free"] else 1
+
+
+def split_observation(robot: Robot, observation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (nq,) and velocities (nv,) of an observation; the hidden positions are 0.
+
+    Args:
+        robot: Whose observation it is.
+        observation: qpos without the hidden positions, qvel, then whatever the environment appends.
+
+    Raises:
+        SurefootError: too short, or not finite.
+    """
+    hidden, nq, nv = hidden_positions(robot), robot.model.nq, robot.model.nv
+    values = np.asarray(observation, dtype=np.float64).reshape(-1)
+    needed = nq - hidden + nv
+    if values.size < needed:
+        raise SurefootError(f"{robot.name}: an observation has at least {needed} values, found {values.size}")
+    if not np.isfinite(values[:needed]).all():
+        raise SurefootError(
+            f"{robot.name}: value {np.flatnonzero(~np.isfinite(values))[0]} of the observation is not finite"
+        )
+    qpos = np.concatenate([np.zeros(hidden), values[: nq - hidden]])
+    return qpos, values[nq - hidden : needed].copy()
+
+
+class Estimator:
+    """Signals where the robot's own sensors are out of reach: a model of it, put into the observed state."""
+
+    def __init__(self, robot: Robot) -> None:
+        """Make a simulation to look into; it is never stepped."""
+        self._robot = robot
+        self._data = mujoco.MjData(robot.model)
+
+    def sense(self, qpos: np.ndarray, qvel: np.ndarray, control: np.ndarray, out: Any) -> None:
+        """Write every signal but `tick` and `time`; foot forces are those under the control (nu,) in this state."""
+        data = self._data
+        mujoco.mj_resetData(self._robot.model, data)
+        data.qpos[:], data.qvel[:], data.ctrl[:] = qpos, qvel, control
+        mujoco.mj_forward(self._robot.model, data)
+        sense(self._robot.layout[()], data.qpos, data.qvel, data.sensordata, out)
