@@ -44,7 +44,7 @@ def lock_memory() -> list[str]:
 
 
 def least_timer_slack() -> list[str]:
-    """Sets the calling thread's timer slack to 1 ns; the default of 50 us is added to every sleep of a normal thread."""
+    """Sets the calling thread's timer slack to 1 ns; the default of 50 us delays every sleep of a normal thread."""
     if _libc.prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0):
         return [f"timer slack refused ({os.strerror(ctypes.get_errno())})"]
     return []

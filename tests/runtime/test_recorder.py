@@ -1,0 +1,146 @@
+"""What was on the ring comes back from disk bit for bit, and damage is described."""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.errors import SurefootError
+from runtime.recorder import Recorder, notable
+from runtime.records import load_robot
+from runtime.tape import EVENT, Miss, Mode, Ring, event_record, row_dtype
+from runtime.tapefile import TapeWriter, read_tape, segments
+
+ROBOT = load_robot("half_cheetah")
+DTYPE = row_dtype(ROBOT)
+
+
+def some_rows(count: int, first: int = 0) -> NDArray[Any]:
+    noise = np.random.default_rng(first).integers(0, 256, count * DTYPE.itemsize, np.uint8)  # NaN payloads included
+    rows = noise.view(DTYPE)
+    rows["tick"] = np.arange(first, first + count)
+    rows["wake"] = rows["tick"] * 1_000_000
+    for name in ("start", "skipped", "late", "miss", "terminated", "mode"):
+        rows[name] = 0
+    return rows
+
+
+def rings() -> tuple[Ring, Ring]:
+    return Ring.create(DTYPE, 64), Ring.create(EVENT, 8)
+
+
+def record(folder: Path, *batches: NDArray[Any]) -> None:
+    """Each batch goes through a recorder of its own."""
+    rows, events = rings()
+    for batch in batches:
+        recorder = Recorder(ROBOT, folder, rows, events)
+        for i in range(len(batch)):
+            rows.append(batch[i : i + 1])
+        recorder.close()
+
+
+def test_rows_survive_bit_for_bit_across_segments(tmp_path: Path) -> None:
+    first, second = some_rows(20), some_rows(20, 20)
+    record(tmp_path, first, second)
+    tape = read_tape(ROBOT, tmp_path)
+    assert len(segments(tmp_path)) == 2
+    assert tape.rows.tobytes() == first.tobytes() + second.tobytes()
+    assert tape.problem is None
+
+
+def test_a_recorder_killed_before_its_end_loses_nothing_it_had_drained(tmp_path: Path) -> None:
+    rows, events = rings()
+    batch = some_rows(10)
+    for i in range(10):
+        rows.append(batch[i : i + 1])
+    Recorder(ROBOT, tmp_path, rows, events).drain()  # no close: killed here
+    survivor = Recorder(ROBOT, tmp_path, rows, events)
+    more = some_rows(5, 10)
+    for i in range(5):
+        rows.append(more[i : i + 1])
+    survivor.close()
+    tape = read_tape(ROBOT, tmp_path)
+    assert tape.rows.tobytes() == batch.tobytes() + more.tobytes()
+    assert tape.problem is None
+
+
+def test_rows_saved_twice_are_read_once(tmp_path: Path) -> None:
+    batch = some_rows(10)
+    for number, part in ((0, batch[:7]), (1, batch[3:])):
+        writer = TapeWriter(ROBOT, tmp_path / f"tape-00{number}.mcap")
+        writer.rows(0 if number == 0 else 3, part)
+        writer.close()
+    assert read_tape(ROBOT, tmp_path).rows.tobytes() == batch.tobytes()
+
+
+def test_a_gap_ends_what_is_valid_and_is_described(tmp_path: Path) -> None:
+    writer = TapeWriter(ROBOT, tmp_path / "tape-000.mcap")
+    batch = some_rows(10)
+    writer.rows(0, batch[:4])
+    writer.rows(6, batch[6:])
+    writer.close()
+    tape = read_tape(ROBOT, tmp_path)
+    assert len(tape.rows) == 4
+    assert tape.problem == "tape-000.mcap: 2 rows are missing after row 4"
+
+
+@pytest.mark.parametrize("cut", ["truncated", "corrupted"])
+def test_damage_is_described_with_how_far_the_tape_is_valid(tmp_path: Path, cut: str) -> None:
+    path = tmp_path / "tape-000.mcap"
+    writer = TapeWriter(ROBOT, path)
+    for first in range(0, 40, 10):
+        writer.rows(first, some_rows(10, first))
+        writer.flush()
+    writer.close()
+    data = bytearray(path.read_bytes())
+    if cut == "truncated":
+        data = data[: len(data) // 2]
+    else:
+        data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    tape = read_tape(ROBOT, tmp_path)
+    assert 0 < len(tape.rows) < 40
+    assert tape.problem is not None
+    assert f"after row {len(tape.rows)}" in tape.problem
+
+
+def test_a_folder_without_a_tape_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(SurefootError, match="no tape"):
+        read_tape(ROBOT, tmp_path)
+
+
+def test_another_robots_tape_is_refused(tmp_path: Path) -> None:
+    record(tmp_path, some_rows(3))
+    with pytest.raises(SurefootError, match="not those of ant"):
+        read_tape(load_robot("ant"), tmp_path)
+
+
+def test_a_full_disk_is_counted_and_does_not_stop_the_draining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, events = rings()
+    recorder = Recorder(ROBOT, tmp_path, rows, events)
+    monkeypatch.setattr("runtime.recorder.segment_path", lambda folder: Path("/dev/full"))
+    for row in some_rows(6).reshape(6, 1):
+        rows.append(row)
+    recorder.drain()
+    assert len(rows.waiting()) == 0
+    assert rows.header["unsaved"][0] == 6
+    assert rows.header["error"][0] == errno.ENOSPC
+
+
+def test_events_come_back_with_their_tick(tmp_path: Path) -> None:
+    rows, events = rings()
+    events.append(event_record(5, 17, '{"event": "worker_died", "seat": 1}'))
+    Recorder(ROBOT, tmp_path, rows, events).close()
+    (event,) = read_tape(ROBOT, tmp_path).events
+    assert (event["tick"], event["event"], event["seat"]) == (17, "worker_died", 1)
+
+
+def test_fallback_and_recovery_are_events() -> None:
+    before, after = some_rows(2)
+    before["seat"] = after["seat"] = 0
+    after["mode"], after["miss"] = Mode.REPEAT, Miss.LATE
+    assert [e["event"] for e in notable(before, after)] == ["guest_missed", "fallback"]
+    assert notable(after, before) == [{"event": "recovered", "from": "repeat", "to": "guest"}]
