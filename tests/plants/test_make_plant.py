@@ -3,19 +3,29 @@
 import pytest
 
 from runtime.errors import SurefootError
-from runtime.plants import PLANTS, make_plant
+from runtime.plants import make_plant
 from runtime.records import load_robot
 
 
 @pytest.mark.parametrize("name", ["native", "gymnasium"])
 def test_each_name_makes_its_plant_at_the_environments_rate(name: str) -> None:
-    plant = make_plant(name, load_robot("half_cheetah"))
-    assert type(plant).__module__ == f"runtime.plants.{name}"
-    assert plant.period == pytest.approx(0.05)
-    assert plant.realtime == (name == "native")
+    robot = load_robot("half_cheetah")
+    for plant in (make_plant(name, robot), make_plant(name, robot, 0.01, 5)):
+        assert type(plant).__module__ == f"runtime.plants.{name}"
+        assert plant.period == pytest.approx(0.05)
+        assert plant.realtime == (name == "native")
+
+
+def test_only_the_native_plant_runs_at_another_rate() -> None:
+    robot = load_robot("half_cheetah")
+    assert make_plant("native", robot, 0.001, 10).period == pytest.approx(0.01)
+    for name in ("gymnasium", "envpool"):
+        with pytest.raises(SurefootError, match=f"plant {name}: runs HalfCheetah-v5 at 20 Hz only"):
+            make_plant(name, robot, 0.01, 1)
+        with pytest.raises(SurefootError, match=f"plant {name}: runs HalfCheetah-v5 at 20 Hz only"):
+            make_plant(name, robot, 0.005)
 
 
 def test_an_unknown_name_gets_the_nearest_one() -> None:
     with pytest.raises(SurefootError, match="unknown plant 'nativ'; did you mean 'native'"):
         make_plant("nativ", load_robot("ant"))
-    assert "native" in PLANTS
