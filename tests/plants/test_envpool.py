@@ -1,6 +1,5 @@
 """The EnvPool plant and its batch: the contract, seeds, and the end of an episode."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -45,9 +44,3 @@ def test_an_episode_that_is_over_is_not_silently_followed_by_another() -> None:
 def test_an_unknown_environment_is_named() -> None:
     with pytest.raises(SurefootError, match=r"no environment 'Ant-v99'"):
         EnvPoolPlant(replace(load_robot("ant"), environment="Ant-v99"))
-
-
-def test_a_missing_envpool_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(SurefootError, match=r"plant envpool: not installed; pip install 'surefoot\[envpool\]'"):
-        EnvPoolPlant(load_robot("ant"))

@@ -1,5 +1,7 @@
 """Plants by name."""
 
+import sys
+
 import pytest
 
 from runtime.errors import SurefootError
@@ -29,3 +31,9 @@ def test_only_the_native_plant_runs_at_another_rate() -> None:
 def test_an_unknown_name_gets_the_nearest_one() -> None:
     with pytest.raises(SurefootError, match="unknown plant 'nativ'; did you mean 'native'"):
         make_plant("nativ", load_robot("ant"))
+
+
+def test_a_missing_envpool_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    with pytest.raises(SurefootError, match=r"plant envpool: not installed; pip install 'surefoot\[envpool\]'"):
+        make_plant("envpool", load_robot("ant"))
