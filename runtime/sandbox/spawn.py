@@ -1,0 +1,124 @@
+"""The host's side: start a child, keep what it prints, and kill it when its time is over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from runtime.realtime import SINGLE_THREADED
+from runtime.sandbox.limits import Limits
+from runtime.sandbox.lockdown import available_level, check_level
+
+TAIL = 16_384
+"""How much of what a child printed is kept [bytes]."""
+
+
+def spawn(argv: Sequence[str], pass_fds: Sequence[int], limits: Limits, deadline: float | None) -> Child:
+    """Starts `argv` with the limits as its last argument, in a session and process group of its own.
+
+    The child gets the given file descriptors, nothing to read on its standard input, and an environment that holds the
+    thread counts of the numerical libraries and nothing of the host's.
+
+    Args:
+        argv: Program and arguments; the program calls `lock_down(Limits.from_json(sys.argv[-1]))`.
+        pass_fds: Descriptors that it inherits, under the same numbers.
+        limits: What it may use; the refusal of a level that the machine does not offer happens here already.
+        deadline: Seconds until its process group is killed, or None.
+
+    Raises:
+        SurefootError: The machine offers less than `limits.required`.
+    """
+    check_level(available_level(), limits)
+    return Child([*argv, limits.to_json()], pass_fds, deadline)
+
+
+class Child:
+    """A running child process; leaving its `with` block kills it."""
+
+    def __init__(self, argv: Sequence[str], pass_fds: Sequence[int], deadline: float | None) -> None:
+        """Start `argv`; see `spawn`."""
+        self.pid = 0
+        self.returncode: int | None = None
+        """None while it runs; minus the signal's number if a signal ended it."""
+        self.overdue = False
+        """Whether the deadline killed it."""
+        self._output = os.memfd_create("guest-output")
+        self._printed = b""
+        self._lock = threading.Lock()
+        self._started, self._ended = threading.Event(), threading.Event()
+        self._error: OSError | None = None
+        # The child dies with the thread that started it (PR_SET_PDEATHSIG): a thread of its own, which waits for it.
+        threading.Thread(target=self._watch, args=(argv, pass_fds, deadline), daemon=True, name="watch-guest").start()
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _watch(self, argv: Sequence[str], pass_fds: Sequence[int], deadline: float | None) -> None:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                pass_fds=pass_fds,
+                env=SINGLE_THREADED,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._error = error
+            os.close(self._output)
+            self._started.set()
+            return
+        self.pid = process.pid
+        watched = os.pidfd_open(process.pid)
+        self._started.set()
+        poll = select.poll()
+        poll.register(watched, select.POLLIN)
+        if not poll.poll(None if deadline is None else deadline * 1e3):
+            self.overdue = True
+        with self._lock:  # the number cannot belong to anybody else before it is waited for
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            self.returncode = process.wait()
+            self._printed = self._tail()
+            os.close(self._output)
+        os.close(watched)
+        self._ended.set()
+
+    def _tail(self) -> bytes:
+        size = os.fstat(self._output).st_size
+        return os.pread(self._output, TAIL, max(0, size - TAIL))
+
+    def kill(self) -> None:
+        """Kills the process group and waits until it is gone; harmless when it has ended already."""
+        with self._lock:
+            if self.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+        self._ended.wait()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """The return code, or None if the child still runs after `timeout` seconds."""
+        self._ended.wait(timeout)
+        return self.returncode
+
+    def printed(self) -> str:
+        """The last of what it printed: a guest's words, data and never instructions."""
+        with self._lock:
+            return (self._tail() if self.returncode is None else self._printed).decode(errors="replace")
+
+    def __enter__(self) -> Child:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill the child."""
+        self.kill()
