@@ -35,7 +35,8 @@ def update(p, s, x, c):
     """Write an offset for every joint."""
     roll = p.roll * x.torso.roll + p.roll_rate * x.torso.roll_rate
     pitch = p.pitch * x.torso.pitch + p.pitch_rate * x.torso.pitch_rate
-    heading_error = math.remainder(x.torso.yaw - c.task.heading, 2.0 * math.pi)
+    turns = (x.torso.yaw - c.task.heading) / (2.0 * math.pi)
+    heading_error = 2.0 * math.pi * (turns - math.floor(turns + 0.5))
     yaw = p.yaw * heading_error + p.yaw_rate * x.torso.yaw_rate
     legs, segments = c.balance.offset.shape
     for leg in range(legs):

@@ -48,7 +48,8 @@ def update(p, s, x, c):
     duty = max(p.duty_min, min(p.duty_max, p.duty + p.duty_gain * excess))
     legs, segments = c.limb.target.shape
     for leg in range(legs):
-        turn = math.fmod(s.phase + p.offset[leg], 2.0 * math.pi) / (2.0 * math.pi)
+        turns = (s.phase + p.offset[leg]) / (2.0 * math.pi)
+        turn = turns - math.floor(turns)
         stance = turn < duty
         phase = math.pi * (turn / duty if stance else 1.0 + (turn - duty) / (1.0 - duty))
         for segment in range(segments):

@@ -1,0 +1,272 @@
+"""Stacks: layers composed by a YAML file, checked, and compiled as one function."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from controllers import layer as layers
+from controllers.layer import LEVELS, Module
+from runtime import config, records
+from runtime.errors import SurefootError, nearest
+from runtime.records import COMMANDS, Robot, fill_defaults
+
+PACKAGES = ("mujoco", "numba", "llvmlite", "numpy")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer in its slot."""
+
+    slot: str
+    """Its name in the stack: the level, or `level_something` for a further layer of that level."""
+    module: Module
+    every: int
+    """It updates on ticks that are multiples of this; its commands hold in between."""
+
+    @property
+    def level(self) -> str:
+        """Which of the four levels it belongs to."""
+        return self.slot.split("_")[0]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers for one robot at one rate, with the records of their parameters and their memory."""
+
+    name: str
+    robot: Robot
+    period: float
+    """Control period [s]."""
+    frame_skip: int
+    """Physics steps per control tick."""
+    layers: tuple[Layer, ...]
+    """In the order in which they update."""
+    params: np.ndarray
+    """One record (1,): slot -> parameters."""
+    initial: np.ndarray
+    """One record (1,): the memory at the start of an episode: slot -> state, and `commands`."""
+    document: dict[str, Any] = field(repr=False)
+    """The resolved configuration, which makes the same stack again."""
+
+    @property
+    def memory(self) -> np.dtype[Any]:
+        """The record of all that the stack remembers from tick to tick."""
+        return self.initial.dtype
+
+    @property
+    def timestep(self) -> float:
+        """Physics step [s]."""
+        return self.period / self.frame_skip
+
+    @cached_property
+    def source(self) -> str:
+        """The generated module that composes the layers."""
+        return _generate(self)
+
+    @cached_property
+    def package(self) -> str:
+        """Name of the folder and Python package of its compiled code: the hash of everything it is made from."""
+        return "surefoot_" + fingerprint(
+            self.source, *(part for x in self.layers for part in (x.slot, x.module.source)),
+            *map(str, (self.params.dtype, self.memory, self.robot.signals, self.robot.residual)),
+        )  # fmt: skip
+
+    @cached_property
+    def compiled(self) -> Any:
+        """The generated module: `step` for compiled callers, `tick` for Python."""
+        files = {f"{x.slot}.py": x.module.source for x in self.layers} | {"stack.py": self.source}
+        return load_generated(self.package, files, "stack")
+
+    @property
+    def step(self) -> Any:
+        """`step(params, memory, signals, residual)` over records, for compiled callers; the answer is
+        `memory.commands.joint.control`."""  # noqa: D205, D209
+        return self.compiled.step
+
+    @property
+    def tick(self) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
+        """The same over arrays of one record, for Python callers; compiled on the first call."""
+        return self.compiled.tick  # type: ignore[no-any-return]
+
+
+def load_stack(name: str, sets: tuple[str, ...] = ()) -> Stack:
+    """Read a stack by name (`configs/stacks/NAME.yaml`) or by the path of its file.
+
+    Args:
+        name: Name or path.
+        sets: Changes, each `key=value` with a dotted key, applied before anything is checked.
+
+    Raises:
+        SurefootError: with what is wrong, where, and what would be right.
+    """
+    path = config.find("stacks", name)
+    document = config.load(path)
+    for assignment in sets:
+        config.override(document, assignment)
+    return build_stack(path.stem, document, path)
+
+
+def build_stack(name: str, document: dict[str, Any], path: Path) -> Stack:
+    """Check a stack's configuration and lay out its records; nothing is compiled yet."""
+    doc = config.Section(document, str(path))
+    robot = records.load_robot(doc.take("robot", config.text))
+    rate = doc.take("rate", config.number(1e-3, 1e5, "Hz"))
+    timestep = doc.take("timestep", config.number(1e-6, 1.0, "s"), robot.timestep)
+    frame_skip = round(1.0 / (rate * timestep))
+    if frame_skip < 1 or abs(1.0 / (rate * timestep) - frame_skip) > 1e-9:
+        raise SurefootError(
+            f"{path}: rate: {rate:g} Hz is no whole number of physics steps of {timestep:g} s; "
+            f"nearest: {1.0 / (max(frame_skip, 1) * timestep):g} Hz"
+        )
+    found, sections = _layers(doc.section("layers"), path)
+    for key in ("planner", "cost", "rules", "about"):  # read by those whom they concern
+        doc.take(key, lambda value, where: value, None)
+    doc.finish()
+
+    params_parts, state_parts = [], []
+    for item in found:
+        params_parts.append((item.slot, item.module.dtype(item.module.params, robot.axes)))
+        state_parts.append((item.slot, item.module.dtype(item.module.state, robot.axes)))
+    params = np.zeros(1, np.dtype(params_parts, align=True))
+    initial = np.zeros(1, np.dtype([*state_parts, ("commands", robot.commands)], align=True))
+    for item, section in zip(found, sections, strict=True):
+        layers.read_params(item.module, section, robot.axes, params[item.slot])
+        layers.initial_state(item.module, initial[item.slot])
+    fill_defaults(initial["commands"], COMMANDS)
+    params.setflags(write=False)
+    initial.setflags(write=False)
+    return Stack(name, robot, frame_skip * timestep, frame_skip, found, params, initial, document)
+
+
+def _layers(doc: config.Section, path: Path) -> tuple[tuple[Layer, ...], list[config.Section]]:
+    slots = sorted(map(str, doc.data), key=lambda s: LEVELS.index(s.split("_")[0]) if s.split("_")[0] in LEVELS else -1)
+    found, sections = [], []
+    for slot in slots:
+        level = slot.split("_")[0]
+        if level not in LEVELS:
+            raise SurefootError(f"{doc.where}: slot {slot!r} belongs to no level; {nearest(level, LEVELS)}")
+        section = doc.section(slot)
+        module = layers.read_module(layers.find_layer(level, section.take("use", config.text), path.parent))
+        every = section.take("every", config.integer(1, 100000), 1)
+        found.append(Layer(slot, module, every))
+        sections.append(section)
+    if not any(x.level == "joint" for x in found):
+        raise SurefootError(f"{doc.where}: a stack needs a joint layer, which writes the control of every actuator")
+    if any(x.level == "joint" and x.every != 1 for x in found):
+        raise SurefootError(f"{doc.where}.joint.every: the joint level updates on every tick: 1")
+    return tuple(found), sections
+
+
+def _generate(stack: Stack) -> str:
+    """The module that calls the layers in order and adds the planner's residual between them."""
+    lines = [
+        '"""Generated from a stack by controllers/stack.py: its layers as one compiled step."""',
+        "from numba import njit",
+        *(f"from {{package}} import {x.slot}" for x in stack.layers),
+        "",
+        '@njit(error_model="numpy", cache=True)',
+        "def step(p, m, x, r):",
+        "    c = m.commands",
+    ]
+    by_level = {level: [x for x in stack.layers if x.level == level] for level in LEVELS}
+    for level in LEVELS:
+        if level == "joint":
+            lines += _over_joints("c.joint.target[i, j] = c.limb.target[i, j] + r.target[i, j]", stack)
+        for item in by_level[level]:
+            indent = "    "
+            if item.every > 1:
+                lines.append(f"    if x.tick % {item.every} == 0:")
+                indent = "        "
+            lines.append(f"{indent}x.period = {stack.period * item.every!r}")
+            lines.append(f"{indent}{item.slot}.update(p.{item.slot}, m.{item.slot}, x, c)")
+    lines += _over_joints("c.joint.control[i, j] = max(-1.0, min(1.0, c.joint.control[i, j] + r.control[i, j]))", stack)
+    lines += [
+        "",
+        '@njit(error_model="numpy", cache=True, nogil=True)',
+        "def tick(p, m, x, r):",
+        "    step(p[0], m[0], x[0], r[0])",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _over_joints(statement: str, stack: Stack) -> list[str]:
+    legs, segments = stack.robot.shape
+    return [f"    for i in range({legs}):", f"        for j in range({segments}):", f"            {statement}"]
+
+
+def fingerprint(*parts: str) -> str:
+    """SHA-256 over texts, the trusted code that is compiled in with them, and the versions of the compilers."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parents[1]
+    trusted = (root / "controllers" / "stack.py", *sorted((root / "runtime").glob("*.py")))
+    for part in (*parts, *(p.read_text() for p in trusted if p.stem in ("native", "signals", "stack"))):
+        digest.update(hashlib.sha256(part.encode()).digest())
+    for package in PACKAGES:
+        digest.update(f"{package} {version(package)} python {sys.version_info[:2]}".encode())
+    return digest.hexdigest()[:24]
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept: `surefoot` in the user's cache folder (XDG)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "surefoot"
+
+
+def load_generated(package: str, files: dict[str, str], main: str) -> Any:
+    """Write generated sources into a package folder named by their hash, once, and import its main module.
+
+    Numba's cache does not see an edited callee, so code is only ever cached under the hash of all that it calls.
+    """
+    full = f"{package}.{main}"
+    if full in sys.modules:
+        return sys.modules[full]
+    folder = cache_folder() / package
+    if not (folder / "__init__.py").exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            build = Path(scratch) / package
+            build.mkdir()
+            for name, source in {"__init__.py": "", **files}.items():
+                (build / name).write_text(source.replace("{package}", package))
+            if not folder.exists():
+                os.rename(build, folder)
+    _import(package, folder / "__init__.py", [str(folder)])
+    names = [name.removesuffix(".py") for name in files]
+    for name in sorted(names, key=lambda n: n == main):  # layers before the module that calls them
+        module = _import(f"{package}.{name}", folder / f"{name}.py", None)
+        if name != main:
+            _compile_functions(module)
+    return sys.modules[full]
+
+
+def _import(name: str, path: Path, search: list[str] | None) -> Any:
+    spec = spec_from_file_location(name, path, submodule_search_locations=search)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    if "." in name:
+        parent, _, leaf = name.rpartition(".")
+        setattr(sys.modules[parent], leaf, module)
+    return module
+
+
+def _compile_functions(module: Any) -> None:
+    """Replace a layer's functions by their compiled selves, so that they can call each other."""
+    from numba import njit
+
+    for name, value in list(vars(module).items()):
+        if callable(value) and getattr(value, "__module__", None) == module.__name__ and not isinstance(value, type):
+            setattr(module, name, njit(error_model="numpy")(value))

@@ -1,0 +1,73 @@
+"""Residual sampling MPC: Gaussian sequences around the best plan so far, in rounds, warm-started from tick to tick.
+
+The base stack runs closed loop in every rollout; a candidate adds a sequence of residuals to it. Each round draws
+around the best plan of the rounds before. Source: J. Weng, "Learning Beyond Gradients", 2026 (Ant), where a round has
+one candidate; rounds of a fixed size keep several threads busy and the result independent of their number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from controllers.stack import Stack
+from planners.costs import Objective
+from planners.planner import Budget, Decision, noise
+from planners.rollout import SPACES, Rollouts
+from runtime import config
+from runtime.errors import SurefootError, nearest
+
+
+class ResidualPlanner:
+    """Samples residual sequences around the warm-started plan."""
+
+    CANDIDATES = 96
+
+    def __init__(self, stack: Stack, objective: Objective, doc: config.Section, threads: int, model: Any) -> None:
+        """Read the settings from a stack's `planner` section and start the rollouts."""
+        self.horizon = doc.take("horizon", config.integer(1, 1000))
+        self.space = doc.take("space", config.text, "control")
+        if self.space not in SPACES:
+            raise SurefootError(f"{doc.where}.space: unknown space {self.space!r}; {nearest(self.space, SPACES)}")
+        self.round = doc.take("round", config.integer(1, 1000), 8)
+        self.sigma = doc.take("sigma", config.number(0.0, 10.0), 0.1)
+        self.clip = doc.take("clip", config.number(0.0, 10.0), 0.25)
+        self.smoothing = doc.take("smoothing", config.number(0.0, 1.0), 0.4)
+        self.decay = doc.take("decay", config.number(0.0, 1.0), 0.5)
+        self.rollouts = Rollouts(stack, objective, space=self.space, capacity=self.round, horizon=self.horizon,
+                                 threads=threads, model=model)  # fmt: skip
+        self.plan = np.zeros((self.horizon, self.rollouts.nu))
+        self.seed = 0
+
+    def reset(self, seed: int) -> None:
+        """Forget the plan."""
+        self.seed = seed
+        self.plan[:] = 0.0
+
+    def decide(self, snapshot: np.ndarray, budget: Budget) -> Decision:
+        """Improve the plan from a snapshot (1,), return its first residual, keep the rest of it."""
+        spending = budget.started()
+        tick = int(snapshot["signals"]["tick"][0])
+        shape = (self.round, *self.plan.shape)
+        best, best_score = self.plan.copy(), -np.inf
+        round_ = 0
+        while count := spending.allowed(self.round):
+            steps = self.sigma * noise(self.seed, tick * 1000 + round_, shape)
+            steps[:, 1:] = (1.0 - self.smoothing) * steps[:, 1:] + self.smoothing * steps[:, :-1]
+            if round_ == 0:
+                steps[0] = 0.0  # candidate 0 is the warm-started plan itself
+            candidates = np.clip(best + steps[:count], -self.clip, self.clip)
+            scores = self.rollouts.run(snapshot, candidates)
+            spending.spent(count, self.horizon)
+            top = int(np.argmax(scores))
+            if scores[top] > best_score:
+                best, best_score = candidates[top].copy(), float(scores[top])
+            round_ += 1
+        self.plan[:-1] = self.decay * best[1:]
+        self.plan[-1] = 0.0
+        return Decision(best[0], best_score, spending.candidates, spending.control_steps)
+
+    def close(self) -> None:
+        """Stop the rollouts' threads."""
+        self.rollouts.close()
