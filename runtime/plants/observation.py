@@ -43,15 +43,27 @@ def split_observation(robot: Robot, observation: np.ndarray) -> tuple[np.ndarray
 class Estimator:
     """Signals where the robot's own sensors are out of reach: a model of it, put into the observed state."""
 
-    def __init__(self, robot: Robot) -> None:
-        """Make a simulation to look into; it is never stepped."""
-        self._robot = robot
-        self._data = mujoco.MjData(robot.model)
+    def __init__(self, robot: Robot, model: mujoco.MjModel | None = None) -> None:
+        """Make a simulation to look into; it is never stepped.
+
+        Args:
+            robot: Whose signals.
+            model: Another model of the same joints; default: the robot's own.
+
+        Raises:
+            SurefootError: the model has other joints.
+        """
+        self._layout = robot.layout[()]
+        self._model = robot.model if model is None else model
+        sizes = [(m.nq, m.nv, m.nu) for m in (self._model, robot.model)]
+        if sizes[0] != sizes[1]:
+            raise SurefootError(f"the model has nq, nv, nu = {sizes[0]}; the robot {robot.name!r} has {sizes[1]}")
+        self._data = mujoco.MjData(self._model)
 
     def sense(self, qpos: np.ndarray, qvel: np.ndarray, control: np.ndarray, out: Any) -> None:
         """Write every signal but `tick` and `time`; foot forces are those under the control (nu,) in this state."""
         data = self._data
-        mujoco.mj_resetData(self._robot.model, data)
+        mujoco.mj_resetData(self._model, data)
         data.qpos[:], data.qvel[:], data.ctrl[:] = qpos, qvel, control
-        mujoco.mj_forward(self._robot.model, data)
-        sense(self._robot.layout[()], data.qpos, data.qvel, data.sensordata, out)
+        mujoco.mj_forward(self._model, data)
+        sense(self._layout, data.qpos, data.qvel, data.sensordata, out)
