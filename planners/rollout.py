@@ -25,7 +25,7 @@ SPACES = ("target", "control")
 JOB = np.dtype(
     [(name, "u8") for name in ("start", "origin", "plan", "end", "signals", "residual", "score", "terms",
                                "params", "weights", "layout")]
-    + [(name, "i8") for name in ("horizon", "stride", "space", "frame_skip", "nq", "nv", "nu", "nsensordata")]
+    + [(name, "i8") for name in ("horizon", "final", "stride", "space", "frame_skip", "nq", "nv", "nu", "nsensordata")]
     + [("period", "f8")],
     align=True,
 )  # fmt: skip
@@ -97,8 +97,9 @@ class Rollouts:
         self._batch = Batch(own, capacity, threads)
 
     def run(
-        self, start: np.ndarray, plan: np.ndarray, origin: np.ndarray | None = None, horizon: int | None = None
-    ) -> np.ndarray:
+        self, start: np.ndarray, plan: np.ndarray, origin: np.ndarray | None = None, horizon: int | None = None,
+        final: bool = True,
+    ) -> np.ndarray:  # fmt: skip
         """Simulate candidates and return their scores (n,), -inf where a simulation became unstable.
 
         Args:
@@ -106,6 +107,7 @@ class Rollouts:
             plan: Residuals (n, h, nu) with h <= horizon; the rest of the horizon has none.
             origin: Which snapshot each candidate starts from (n,); default: the first.
             horizon: Ticks to simulate; default: all.
+            final: Whether the objective's final terms count.
 
         Returns:
             A view that the next call overwrites, as are `terms` (n, terms) and `end` (n,), the final snapshots.
@@ -117,6 +119,7 @@ class Rollouts:
         self._start = start
         self._job["start"] = start.ctypes.data
         self._job["horizon"] = self.horizon if horizon is None else horizon
+        self._job["final"] = final
         self._batch.apply(self._callback.address, self._job.ctypes.data, count)
         return self.score[:count]
 
@@ -148,7 +151,7 @@ def _generate(stack: Stack, objective: Objective) -> str:
         step=stack.package,
         package="{package}",
         running="\n".join(" " * 12 + line for line in running) or " " * 12 + "pass",
-        final="\n".join(" " * 8 + line for line in final) or " " * 8 + "pass",
+        final="\n".join(" " * 12 + line for line in final) or " " * 12 + "pass",
         legs=stack.robot.shape[0],
         segments=stack.robot.shape[1],
         terms=len(objective.names),
@@ -223,6 +226,7 @@ def make(job_dtype, snapshot_dtype, signals_dtype, residual_dtype, params_dtype,
             x1.tick = x0.tick + 1
             x1.time = x1.tick * job.period
 {running}
+        if job.final != 0:
 {final}
         for k in range(job.nq):
             state.qpos[k] = qpos[k]

@@ -61,10 +61,11 @@ class TreePlanner:
         first[self.gaussian] = self.sigma * noise(self.seed, tick, (len(self.sigma), first.shape[1]))
         scores = self._score(snapshot, first, np.zeros(len(first), int), spending)
         # Stable order, so that equal scores always resolve alike.
-        best = np.argsort(-scores[: len(scores)], kind="stable")[: self.expand]
-        winner, winner_score = int(best[0]) if self.expand else int(np.argmax(scores)), float(scores.max())
+        best = np.argsort(-scores, kind="stable")[: self.expand]
+        winner = int(np.argmax(scores))
+        winner_score = float(scores[winner])
         if self.expand and spending.allowed(1):
-            gains = self.rollouts.run(snapshot, first[best, None], horizon=1).copy()
+            gains = self.rollouts.run(snapshot, first[best, None], horizon=1, final=False).copy()
             starts = self.rollouts.end[: len(best)].copy()
             origin = np.repeat(np.arange(len(best)), len(self.second))
             pairs = self._score(starts, np.tile(self.second, (len(best), 1)), origin, spending)

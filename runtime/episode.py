@@ -1,0 +1,136 @@
+"""Lockstep: the tick as fast as it goes, in one process; a pure function of configuration, code and seed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from runtime.guest import Guest
+from runtime.plants import Plant, UnstableError
+from runtime.records import Robot
+from runtime.tape import TERMS, row_dtype
+
+FALLEN_TICKS = 20
+"""A planar robot has fallen once its torso was past a right angle for this many ticks."""
+
+
+@dataclass
+class EpisodeResult:
+    """How one episode went."""
+
+    seed: int
+    steps: int = 0
+    total: float = 0.0
+    """Sum of the environment's rewards."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """The same by term."""
+    fallen: bool = False
+    error: str | None = None
+    """Why the episode has no valid score, or None."""
+    upright: int = 0
+    """Ticks in which the torso was within a right angle of upright."""
+    control_steps: int = 0
+    """Control ticks simulated by the planner."""
+    decision_ns: list[int] = field(default_factory=list)
+    """Time of each decision [ns]."""
+
+
+class FallDetector:
+    """Says when a robot has fallen: its episode was ended, or, on a planar robot, it lies on its back."""
+
+    def __init__(self, robot: Robot) -> None:
+        """Count for one episode."""
+        self._planar = not robot.layout["free"]
+        self._ticks = 0
+
+    def fallen(self, tilt: float, terminated: bool) -> bool:
+        """Account for a tick; `tilt` [rad]."""
+        self._ticks = self._ticks + 1 if tilt > math.pi / 2 else 0
+        return terminated or (self._planar and self._ticks >= FALLEN_TICKS)
+
+
+def run_episode(
+    guest: Guest,
+    plant: Plant,
+    seed: int,
+    *,
+    one_tick: bool = False,
+    steps: int | None = None,
+    record: Callable[[np.ndarray], None] | None = None,
+    on_tick: Callable[[EpisodeResult], None] | None = None,
+) -> EpisodeResult:
+    """Run one episode in lockstep.
+
+    Args:
+        guest: What decides.
+        plant: What moves.
+        seed: Of the plant's reset and of the planner's noise.
+        one_tick: Apply the answer to a state one tick later, as a machine that needs time to think must.
+        steps: Ticks; default: the robot's episode.
+        record: Called with every tick's row (1,), a `runtime.tape.row_dtype`; the row is reused.
+        on_tick: Called after every tick with the result so far.
+
+    Returns:
+        The result; an unstable simulation is reported in it, not raised.
+    """
+    result = EpisodeResult(seed)
+    for row in ticks(guest, plant, result, one_tick=one_tick, steps=steps):
+        if record is not None:
+            record(row)
+        if on_tick is not None:
+            on_tick(result)
+    return result
+
+
+def ticks(
+    guest: Guest, plant: Plant, result: EpisodeResult, *, one_tick: bool, steps: int | None
+) -> Iterator[np.ndarray]:
+    """The ticks of an episode, one row each; updates the result as they pass."""
+    robot = guest.stack.robot
+    row = np.zeros(1, row_dtype(robot))
+    signals, pending = np.zeros(1, robot.signals), np.zeros(robot.shape)
+    falls = FallDetector(robot)
+    plant.reset(result.seed)
+    guest.reset(result.seed)
+    period_ns = round(plant.period * 1e9)
+    for tick in range(round(robot.episode.steps * robot.timestep * robot.frame_skip / plant.period)
+                      if steps is None else steps):  # fmt: skip
+        qpos, qvel = plant.state()
+        plant.signals(signals[0])
+        signals["tick"], signals["time"] = tick, tick * plant.period
+        row["qpos"], row["qvel"], row["signals"] = qpos, qvel, signals
+        begin = time.perf_counter_ns()
+        if one_tick:
+            sent = pending.copy()
+            work = guest.answer(*guest.predict(qpos, qvel, signals, sent))
+            pending[:] = guest.commands["joint"]["control"]
+        else:
+            work = guest.answer(qpos, qvel, signals)
+            sent = guest.commands["joint"]["control"]
+        result.decision_ns.append(time.perf_counter_ns() - begin)
+        result.control_steps += work.control_steps
+        row["commands"], row["sent"] = guest.commands, sent
+        row["tick"], row["wake"], row["start"] = tick, tick * period_ns, tick == 0
+        row["base"], row["answered"], row["finished"] = tick - 1, tick - one_tick, work.candidates
+        try:
+            outcome = plant.step(sent)
+        except UnstableError as error:
+            result.error = str(error)
+            return
+        result.steps += 1
+        result.total += outcome.reward
+        for name, value in outcome.terms.items():
+            result.terms[name] = result.terms.get(name, 0.0) + value
+        tilt = float(signals["torso"]["tilt"][0])
+        result.upright += tilt <= math.pi / 2
+        result.fallen |= falls.fallen(tilt, outcome.terminated)
+        row["reward"], row["terminated"] = outcome.reward, outcome.terminated
+        for name in TERMS:
+            row["terms"][name] = outcome.terms.get(name, 0.0)
+        yield row
+        if outcome.terminated:
+            return

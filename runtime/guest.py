@@ -1,0 +1,102 @@
+"""The guest: one stack and its planner, which answer a plant state with a control for every joint.
+
+The same object drives lockstep runs, the worker process and `Policy`; it knows nothing of clocks, plants or rewards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from controllers.stack import Stack
+from planners.planner import Budget, Planner
+from planners.rollout import snapshot_dtype
+from runtime.signals import sense
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an answer took."""
+
+    candidates: int
+    control_steps: int
+
+
+IDLE = Work(0, 0)
+
+
+class Guest:
+    """A stack that remembers, and its planner."""
+
+    def __init__(self, stack: Stack, planner: Planner | None, budget: Budget | None) -> None:
+        """Take a stack, and a planner with its budget (both None for the stack alone)."""
+        self.stack, self.planner, self.budget = stack, planner, budget
+        self.model = stack.robot.new_model()
+        self.model.opt.timestep = stack.timestep
+        self._data = mujoco.MjData(self.model)
+        self.snapshot = np.zeros(1, snapshot_dtype(stack, self.model))
+        """What the last answer was planned from; its `memory` (1,) is all that the stack remembers."""
+        self.residual = np.zeros(1, stack.robot.residual)
+        self._params = stack.params.copy()
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode: forget everything, and draw the planner's noise from this seed."""
+        self.snapshot["memory"] = self.stack.initial
+        self.residual[:] = 0
+        if self.planner is not None:
+            self.planner.reset(seed)
+
+    @property
+    def commands(self) -> Any:
+        """The commands record of every level, as of the last answer."""
+        return self.snapshot["memory"]["commands"][0]
+
+    def answer(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray) -> Work:
+        """Decide on a plant state; the control is `commands["joint"]["control"]` (leg, segment) in [-1, 1].
+
+        Args:
+            qpos: Generalised positions (nq,).
+            qvel: Generalised velocities (nv,).
+            signals: The signals record (1,), tick and time included.
+        """
+        self.snapshot["qpos"], self.snapshot["qvel"], self.snapshot["signals"] = qpos, qvel, signals
+        work = IDLE
+        if self.planner is not None and self.budget is not None:
+            decision = self.planner.decide(self.snapshot, self.budget)
+            self.residual[self.planner.space][0] = decision.residual.reshape(self.stack.robot.shape)
+            work = Work(decision.candidates, decision.control_steps)
+        self.stack.tick(self._params, self.snapshot["memory"], self.snapshot["signals"], self.residual)
+        return work
+
+    def predict(
+        self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The state one tick later under a command that was already sent, by the guest's own model.
+
+        Args:
+            qpos: Generalised positions (nq,).
+            qvel: Generalised velocities (nv,).
+            signals: The signals record (1,) of that state.
+            sent: The control on its way (leg, segment).
+
+        Returns:
+            Positions, velocities and signals (1,) of the next tick.
+        """
+        data = self._data
+        mujoco.mj_resetData(self.model, data)
+        data.qpos[:], data.qvel[:], data.ctrl[:] = qpos, qvel, sent.reshape(-1)
+        mujoco.mj_step(self.model, data, nstep=self.stack.frame_skip)
+        ahead = signals.copy()
+        sense(self.stack.robot.layout[()], data.qpos, data.qvel, data.sensordata, ahead[0])
+        ahead["tick"] += 1
+        ahead["time"] = ahead["tick"] * self.stack.period
+        return data.qpos.copy(), data.qvel.copy(), ahead
+
+    def close(self) -> None:
+        """Stop the planner's threads."""
+        if self.planner is not None:
+            self.planner.close()
