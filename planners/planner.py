@@ -14,6 +14,11 @@ from planners.costs import Objective, read_objective
 from runtime import config
 from runtime.errors import SurefootError, nearest
 
+PLANNERS = {
+    "residual": "Gaussian residual sequences around the best plan so far, warm-started (planners/residual.py)",
+    "tree": "structured first actions, the best expanded by a second, closed-loop tails (planners/tree.py)",
+}
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -94,7 +99,7 @@ class Planner(Protocol):
 
 def parse_budget(value: object, where: str) -> Budget:
     """A budget from `96` (candidates) or `45ms` (time)."""
-    if isinstance(value, int) and not isinstance(value, bool) or isinstance(value, str) and value.isdigit():
+    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit()):
         count = int(value)
         if count < 1:
             raise SurefootError(f"{where}: a budget of {count} candidates cannot plan; at least 1")
@@ -144,4 +149,3 @@ def make_planner(
 def noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal noise of a tick; the values of candidate i do not depend on how many follow it."""
     return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, tick])).standard_normal(shape)
-

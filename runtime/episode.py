@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from controllers.stack import Stack
 from runtime.guest import Guest
 from runtime.plants import Plant, UnstableError
 from runtime.records import Robot
@@ -53,10 +54,16 @@ class FallDetector:
         return terminated or (self._planar and self._ticks >= FALLEN_TICKS)
 
 
+def episode_ticks(stack: Stack) -> int:
+    """Ticks of an episode at the stack's rate: as long as the environment's own."""
+    robot = stack.robot
+    return round(robot.episode.steps * robot.timestep * robot.frame_skip / stack.period)
+
+
 def run_episode(
     guest: Guest,
     plant: Plant,
-    seed: int,
+    result: EpisodeResult,
     *,
     one_tick: bool = False,
     steps: int | None = None,
@@ -68,7 +75,7 @@ def run_episode(
     Args:
         guest: What decides.
         plant: What moves.
-        seed: Of the plant's reset and of the planner's noise.
+        result: `EpisodeResult(seed)`, updated as the ticks pass; the seed is the plant's reset's and the planner's.
         one_tick: Apply the answer to a state one tick later, as a machine that needs time to think must.
         steps: Ticks; default: the robot's episode.
         record: Called with every tick's row (1,), a `runtime.tape.row_dtype`; the row is reused.
@@ -77,7 +84,6 @@ def run_episode(
     Returns:
         The result; an unstable simulation is reported in it, not raised.
     """
-    result = EpisodeResult(seed)
     for row in ticks(guest, plant, result, one_tick=one_tick, steps=steps):
         if record is not None:
             record(row)
@@ -97,8 +103,7 @@ def ticks(
     plant.reset(result.seed)
     guest.reset(result.seed)
     period_ns = round(plant.period * 1e9)
-    for tick in range(round(robot.episode.steps * robot.timestep * robot.frame_skip / plant.period)
-                      if steps is None else steps):  # fmt: skip
+    for tick in range(episode_ticks(guest.stack) if steps is None else steps):
         qpos, qvel = plant.state()
         plant.signals(signals[0])
         signals["tick"], signals["time"] = tick, tick * plant.period

@@ -1,0 +1,151 @@
+"""The command line: `surefoot`. Each command imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runtime.errors import SurefootError
+
+if TYPE_CHECKING:
+    from runtime.run import Progress, Summary
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Surefoot: controllers for walking robots that run at a fixed rate and improve while they run.",
+)  # fmt: skip
+new_app = typer.Typer(no_args_is_help=True, help="Write a starting file for something of your own.")
+app.add_typer(new_app, name="new")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else.")]
+
+
+@app.command()
+def run(
+    stack: Annotated[str, typer.Argument(help="A stack by name (see `surefoot list`) or the path of its YAML file.")],
+    planner: Annotated[str | None, typer.Option(help="none, residual or tree; default: the stack's own.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Per tick: candidates (96), or in real time a time (45ms).")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the planner.")] = 2,
+    plant: Annotated[str, typer.Option(help="native, gymnasium or envpool.")] = "native",
+    latency: Annotated[str, typer.Option(help="none: an answer acts in its own tick; one_tick: in the next.")] = "none",
+    episodes: Annotated[int, typer.Option(help="How many; episode i has seed SEED + i.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the first episode.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Ticks per episode; default: the robot's.")] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Pace the ticks on the wall clock.")] = False,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="Change the stack: layers.limb.clock=9.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/STACK-TIME.")] = None,
+    json: Json = False,
+) -> None:
+    """Run episodes of a stack on a plant.
+
+    Examples: `surefoot run ant --realtime`; `surefoot run half_cheetah-rhythm --episodes 20 --seed 100`;
+    `surefoot run ant --budget 45ms --realtime`; `surefoot run ant --set layers.limb.clock=13`.
+    """
+    from runtime.run import Request, run, summary_lines, table
+
+    request = Request(stack, planner, budget, threads, plant, latency, episodes, seed, steps, realtime,
+                      tuple(sets or ()), out)  # fmt: skip
+    with _Display(quiet=json) as display:
+        summary = run(request, display.progress, display.say)
+    if json:
+        _print_json(summary.document())
+    else:
+        _print(table(summary), *summary_lines(summary))
+    raise typer.Exit(_status(summary))
+
+
+def _status(summary: Summary) -> int:
+    return 130 if summary.interrupted else 1 if any(e.error for e in summary.episodes) else 0
+
+
+@app.command(name="list")
+def list_(json: Json = False) -> None:
+    """Show robots, stacks, planners, and layers with their parameters, units and ranges."""
+    from runtime.catalogue import catalogue, lines
+
+    if json:
+        _print_json(catalogue())
+    else:
+        _print(*lines(catalogue()))
+
+
+@new_app.command()
+def layer(
+    name: Annotated[str, typer.Argument(help="Name of the layer: a Python module name.")],
+    level: Annotated[str, typer.Option(help="task, balance, limb or joint.")],
+    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
+) -> None:
+    """Write a commented layer module and its test."""
+    from controllers.scaffold import new_layer
+
+    for path in new_layer(name, level, folder):
+        typer.echo(path)
+
+
+def _print_json(document: Any) -> None:
+    json_module.dump(document, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def _print(*items: Any) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False)
+    for item in items:
+        console.print(item, markup=False) if isinstance(item, str) else console.print(item)
+
+
+class _Display:
+    """A progress line on standard error while a run runs, and messages above it."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[now]}"),
+                             TimeRemainingColumn(), console=self._console, transient=True)  # fmt: skip
+        self._task = self._bar.add_task("starting", total=None, now="")
+
+    def __enter__(self) -> _Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def say(self, message: str) -> None:
+        """Print a line."""
+        self._console.print(message, markup=False, style="dim")
+
+    def progress(self, progress: Progress) -> None:
+        """Move the bar."""
+        result = progress.result
+        pace = f"{result.total / max(result.steps, 1):5.2f} a tick"
+        self._bar.update(
+            self._task, description=f"episode {progress.episode + 1}/{progress.episodes} (seed {result.seed})",
+            total=progress.ticks, completed=result.steps, now=f"tick {result.steps}, return {result.total:.0f}, {pace}",
+        )  # fmt: skip
+
+
+def main() -> None:
+    """Run a command; bad input is one line on standard error and exit code 2, Ctrl-C exit code 130."""
+    try:
+        app(standalone_mode=False)
+    except SurefootError as error:
+        print(f"surefoot: {error}", file=sys.stderr)
+        sys.exit(2)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except Exception as error:
+        if type(error).__module__.startswith("click") or hasattr(error, "show"):
+            error.show()  # type: ignore[attr-defined]  # click's usage errors show themselves
+            sys.exit(2)
+        raise
