@@ -113,11 +113,11 @@ class _Display:
         self._task = self._bar.add_task("starting", total=None, now="")
 
     def __enter__(self) -> _Display:
-        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     def say(self, message: str) -> None:
         """Print a line."""
@@ -125,6 +125,7 @@ class _Display:
 
     def progress(self, progress: Progress) -> None:
         """Move the bar."""
+        self._bar.start()
         result = progress.result
         pace = f"{result.total / max(result.steps, 1):5.2f} a tick"
         self._bar.update(
@@ -136,7 +137,7 @@ class _Display:
 def main() -> None:
     """Run a command; bad input is one line on standard error and exit code 2, Ctrl-C exit code 130."""
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False) or 0)
     except SurefootError as error:
         print(f"surefoot: {error}", file=sys.stderr)
         sys.exit(2)
