@@ -36,8 +36,8 @@ _MAX_DRAIN = 64
 
 OK, FAILED = 0, 1  # an answer's `status`
 
-# What a worker says about itself: written once it is warm, and `beat` [ns] whenever it wakes.
-HELLO = np.dtype([("layout", "i8"), ("pid", "i8"), ("ready", "i8"), ("beat", "i8"), ("served", "i8")])
+# What a worker says about itself: written once it is warm, `beat` [ns] whenever it wakes, `posted` the last tick answered.
+HELLO = np.dtype([("layout", "i8"), ("pid", "i8"), ("ready", "i8"), ("beat", "i8"), ("posted", "i8")])
 _HELLO_BYTES = mmap.PAGESIZE
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -243,11 +243,12 @@ def receive(ready: Any, requests: Any, inbox: Any, head: Any, deadline: Any, spe
 
 
 @njit(nogil=True)
-def reply(ready: Any, answers: Any, outbox: Any, head: Any) -> None:
+def reply(ready: Any, answers: Any, hello: Any, outbox: Any, head: Any) -> None:
     """Posts the private answer `outbox` (1,) into the slot of its tick."""
     slot = outbox[0].tick % answers.shape[0]
     step = answers.strides[0]
     copy_message(answers.ctypes.data + slot * step, outbox.ctypes.data, head, outbox[0].state_size)
+    hello[0].posted = outbox[0].tick
     sem_post(ready)
 
 

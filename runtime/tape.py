@@ -70,6 +70,7 @@ GUARD_FIELDS = {
     "decided": ("i8", "ns", "From the answer to the command, rules and limits included."),
     "written": ("i8", "ns", "From the scheduled beginning to the command's write."),
     "skipped": ("i8", "1", "Ticks that passed unserved before this one: guard misses."),
+    "overrun": ("i8", "1", "1 when the command was written after the next tick was due: a guard miss."),
     "mode": ("i8", "1", "Whose command was sent: 0 guest, 1 repeat, 2 hold, 3 damp, 4 cut."),
     "miss": ("i8", "1", "Why there was no valid answer (runtime.tape.Miss); 0: there was one."),
     "late": ("i8", "1", "Answers discarded in this tick because they belong to an earlier one."),
@@ -133,7 +134,8 @@ class Ring:
 
     def append(self, record: NDArray[Any]) -> bool:
         """Appends a (1,) record; returns False, and counts it, when the ring is full."""
-        return bool(append(self.header, self.rows, record))
+        rows = self.rows
+        return bool(append(self.header[0], rows.ctypes.data, len(rows), record.ctypes.data, rows.itemsize))
 
     def waiting(self) -> NDArray[Any]:
         """Returns a copy of the records that the reader has not yet taken, oldest first."""
@@ -146,14 +148,20 @@ class Ring:
 
 
 @njit(nogil=True)
-def append(header: Any, rows: Any, record: Any) -> Any:
-    """Copies `record` (1,) into the ring unless it is full; compiled, for the guard's tick."""
-    ring = header[0]
-    if ring.written - ring.drained >= rows.shape[0]:
+def append(ring: Any, rows: Any, capacity: Any, record: Any, size: Any) -> Any:
+    """Copies a record into a ring unless it is full; compiled, for the guard's tick.
+
+    Args:
+        ring: The `RING` record.
+        rows: Address of the ring's rows.
+        capacity: How many there are.
+        record: Address of the record.
+        size: Its size [bytes].
+    """
+    if ring.written - ring.drained >= capacity:
         ring.lost += 1
         return False
-    step = rows.strides[0]
-    memcpy(rows.ctypes.data + (ring.written % rows.shape[0]) * step, record.ctypes.data, step)
+    memcpy(rows + (ring.written % capacity) * size, record, size)
     ring.written += 1
     return True
 

@@ -72,7 +72,7 @@ def test_waiting_ends_at_the_deadline(guard: Mailbox, worker: Mailbox) -> None:
 def test_an_answer_lands_in_the_slot_of_its_tick(guard: Mailbox, worker: Mailbox) -> None:
     outbox = np.zeros(1, LAYOUT.answer)
     outbox["tick"], outbox["finished"] = 7, 99
-    reply(worker.answer_ready, worker.answers, outbox, head_bytes(LAYOUT.answer))
+    reply(worker.answer_ready, worker.answers, worker.hello, outbox, head_bytes(LAYOUT.answer))
     assert wait_until(guard.answer_ready, time.monotonic_ns(), SPEC)
     assert guard.answers["finished"][7 % 4] == 99
 

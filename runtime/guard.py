@@ -1,0 +1,392 @@
+"""The guard: the compiled tick that owns the clock, the plant, the arbitration and the tape.
+
+One native thread runs `run_ticks` without the GIL. A tick allocates nothing, takes no lock, and waits for nobody past
+the deadline. It trusts nothing that a worker wrote: an answer is copied, then checked, then used.
+
+Everything the tick touches is in one `Guard` tuple of arrays that the supervisor made before the first tick.
+"""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import carray, njit, types
+from numpy.typing import NDArray
+
+from runtime.arbiter import ARBITER, check_control, choose_mode
+from runtime.clock import now_ns, sleep_until, ticks_overrun
+from runtime.libc import memcpy
+from runtime.mailbox import OK, STATE_BYTES, Layout, head_bytes
+from runtime.native import floats_at, pointer_to
+from runtime.plants.native import UNSTABLE, NativePlant, advance
+from runtime.records import Robot
+from runtime.seats import MAX_SEATS, ask, await_answer, choose_seat, discard_late, empty_seats
+from runtime.signals import sense
+from runtime.tape import Miss, Mode, Ring, append, row_dtype
+
+# Settings, mail from the supervisor (`wanted`, `stop`), where the loop stands, what it counted, and where things are.
+STATE = np.dtype(
+    [
+        *((name, "i8") for name in ("period", "wait", "one_tick", "patience", "steps", "layout", "fall_ticks")),
+        *((name, "i8") for name in ("wanted", "stop")),
+        *((name, "i8") for name in ("tick", "due", "episode", "age", "start", "active", "strikes", "still", "fell")),
+        *((name, "i8") for name in ("ticks", "guard_missed", "guest_missed", "late", "fallback", "takeovers")),
+        *(
+            (name, "i8")
+            for name in ("request_head", "request_stride", "answer_head", "answer_stride", "row_stride", "capacity")
+        ),
+        *((name, "i8") for name in ("request", "request_state", "answer", "row", "rows", "sent")),
+        ("arbiter", ARBITER),
+        ("fall_tilt", "f8"),
+        ("total", "f8"),
+        ("seconds", "f8"),
+    ],
+    align=True,
+)
+
+STILL_SPEED = 0.2  # [rad/s] joint speed (norm) below which a stopping robot counts as still
+STILL_TICKS = 5
+
+
+class End(IntEnum):
+    """Why `run_ticks` returned."""
+
+    RUNNING = 0
+    STEPS = 1
+    TERMINATED = 2
+    UNSTABLE = 3
+    STOPPED = 4
+
+
+class Guard(NamedTuple):
+    """What a tick works on: records (views of the arrays that hold them), which compiled code takes by reference."""
+
+    clock: Any
+    """A `CLOCK`."""
+    state: Any
+    """A `STATE`."""
+    seats: NDArray[Any]
+    """(MAX_SEATS,) seats."""
+    physics: Any
+    """The plant, stepped by `advance`."""
+    sensors: Any
+    """The robot's signal layout."""
+    request: Any
+    """The request being made; holds the guest's last good state between ticks."""
+    answer: Any
+    """The private copy of an answer's fields."""
+    row: Any
+    """The tape's row of this tick."""
+    ring: Any
+    """The tape's header."""
+    body: Any
+    """`sent` (L, S) [1], the command that moves the plant now; `posture` (L, S) [rad], held in `Mode.HOLD`."""
+
+
+_NONE, _WRONG_LAYOUT, _WRONG_SIZE = int(Miss.NONE), int(Miss.WRONG_LAYOUT), int(Miss.WRONG_SIZE)
+_GUEST_FAILED, _ABSENT = int(Miss.GUEST_FAILED), int(Miss.ABSENT)
+_GUEST, _REPEAT, _HOLD = int(Mode.GUEST), int(Mode.REPEAT), int(Mode.HOLD)
+_RUNNING, _STEPS, _TERMINATED = int(End.RUNNING), int(End.STEPS), int(End.TERMINATED)
+_UNSTABLE, _STOPPED = int(End.UNSTABLE), int(End.STOPPED)
+
+_words = pointer_to(types.int64)
+
+
+def make_guard(robot: Robot, plant: NativePlant, layout: Layout, ring: Ring, clock: NDArray[Any]) -> Guard:
+    """Lays out a guard for a plant; settings that differ from these defaults are written to `state` before it runs."""
+    state = np.zeros(1, STATE)
+    period = round(plant.period * 1e9)
+    state["period"], state["wait"], state["seconds"] = period, period * 9 // 10, plant.period
+    state["patience"] = max(2, round(0.02 / plant.period))
+    state["steps"], state["layout"], state["wanted"] = robot.episode.steps, layout.key, -1
+    state["fall_tilt"], state["fall_ticks"] = np.pi / 2, round(1.0 / plant.period)
+    state["arbiter"]["repeat_ticks"], state["arbiter"]["hold_ticks"] = 2, round(2.0 / plant.period)
+    state["request_head"], state["request_stride"] = head_bytes(layout.request), layout.request.itemsize
+    state["answer_head"], state["answer_stride"] = head_bytes(layout.answer), layout.answer.itemsize
+    request, answer = np.zeros(1, layout.request), np.zeros(1, layout.answer)
+    row = np.zeros(1, row_dtype(robot))
+    body = np.zeros(1, np.dtype([("sent", "f8", robot.shape), ("posture", "f8", robot.shape)]))
+    state["request"], state["request_state"] = request.ctypes.data, request["state"].ctypes.data
+    state["answer"], state["row"], state["sent"] = answer.ctypes.data, row.ctypes.data, body["sent"].ctypes.data
+    state["rows"], state["capacity"], state["row_stride"] = ring.rows.ctypes.data, len(ring.rows), row.itemsize
+    sensors = np.array(robot.layout).reshape(1)
+    records = (request[0], answer[0], row[0], ring.header[0], body[0])
+    return Guard(clock[0], state[0], empty_seats(), plant.physics[0], sensors[0], *records)
+
+
+def begin_episode(guard: Guard, episode: int, first_deadline: int) -> None:
+    """Readies the guard for a plant that was reset: a new phase from `first_deadline` [ns] on, a guest that forgot."""
+    state = guard.state
+    state["episode"], state["due"], state["age"], state["start"] = episode, first_deadline, 0, 1
+    state["strikes"] = state["still"] = state["fell"] = state["total"] = 0
+    state["arbiter"]["mode"] = state["arbiter"]["misses"] = 0
+    guard.request["base"], guard.request["state_size"] = -1, 0
+    guard.body["sent"] = 0.0
+
+
+@njit(nogil=True)
+def run_ticks(guard: Any, count: Any) -> Any:
+    """Runs at most `count` ticks; returns the `End`."""
+    for _ in range(count):
+        end = tick(guard)
+        if end != _RUNNING:
+            return end
+    return _RUNNING
+
+
+@njit(nogil=True)
+def tick(guard: Any) -> Any:
+    """Runs one tick, from its deadline to the plant's next state; returns the `End`."""
+    unstable = open_tick(guard)
+    return close_tick(guard, unstable)
+
+
+@njit(nogil=True)
+def open_tick(guard: Any) -> Any:
+    """Wakes, reads, and asks the guest; returns whether the plant became unstable in skipped ticks."""
+    unstable = _wake(guard)
+    _read(guard)
+    if not guard.state.one_tick:
+        _publish(guard)
+    return unstable
+
+
+@njit(nogil=True)
+def close_tick(guard: Any, unstable: Any) -> Any:
+    """Takes the guest's answer or the fallback's, sends it, simulates the period and tapes it; returns the `End`."""
+    state, row = guard.state, guard.row
+    if state.one_tick:
+        # The answer to the tick before is in, or it is late: nothing is waited for.
+        miss = _collect(guard, state.tick - 1, state.due) if state.age > 0 else _NONE
+        _decide(guard, miss, state.age > 0)
+        _publish(guard)
+    else:
+        miss = _collect(guard, state.tick, state.due + state.wait)
+        _decide(guard, miss, True)
+    row.written = now_ns(guard.clock) - state.due
+    if row.written > state.period:
+        state.guard_missed += 1
+        row.overrun = 1
+    if advance(guard.physics, floats_at(state.sent, guard.physics.nu)) == UNSTABLE:
+        unstable = True
+    return _finish(guard, unstable)
+
+
+@njit(nogil=True)
+def _wake(guard: Any) -> Any:
+    """Sleeps until the tick is due; ticks that have passed by then are counted, skipped, and simulated."""
+    clock, state, row = guard.clock, guard.state, guard.row
+    row.reward = row.terms.forward = row.terms.control = row.terms.contact = row.terms.healthy = 0.0
+    row.terminated = row.overrun = row.late = row.finished = row.rules = row.yields = 0
+    row.lateness = sleep_until(clock, state.due)
+    row.skipped = ticks_overrun(state.due + row.lateness, state.due, state.period)
+    state.due += row.skipped * state.period
+    state.tick += row.skipped
+    state.age += row.skipped
+    state.guard_missed += row.skipped
+    unstable = False
+    for _ in range(row.skipped):
+        if advance(guard.physics, floats_at(guard.state.sent, guard.physics.nu)) == UNSTABLE:
+            unstable = True
+        _score(guard)
+    previous = state.active
+    state.active = choose_seat(guard.seats, state.active, state.wanted, state.strikes, state.patience)
+    state.wanted = -1
+    if state.active != previous:
+        state.takeovers += 1
+        state.strikes = 0
+    return unstable
+
+
+@njit(nogil=True)
+def _read(guard: Any) -> None:
+    """Reads the plant into the request and the row."""
+    state, request, row, physics = guard.state, guard.request, guard.row, guard.physics
+    qpos, qvel = floats_at(physics.qpos, physics.nq), floats_at(physics.qvel, physics.nv)
+    touch = floats_at(physics.sensordata, physics.nsensordata)
+    signals = request.signals
+    signals.tick, signals.time, signals.period = state.age, state.age * state.seconds, state.seconds
+    sense(guard.sensors, qpos, qvel, touch, signals)
+    for i in range(physics.nq):
+        request.qpos[i] = qpos[i]
+        row.qpos[i] = qpos[i]
+    for i in range(physics.nv):
+        request.qvel[i] = qvel[i]
+        row.qvel[i] = qvel[i]
+    row.signals = signals
+    request.tick, request.wake = state.tick, state.due
+    row.tick, row.episode, row.start, row.wake, row.seat = (
+        state.tick,
+        state.episode,
+        state.start,
+        state.due,
+        state.active,
+    )
+    row.base, row.answered, row.waited = request.base, -1, 0
+    upside_down = signals.torso.tilt > state.fall_tilt
+    state.fell = state.fell + 1 if upside_down or state.fell >= state.fall_ticks else 0
+
+
+@njit(nogil=True)
+def _publish(guard: Any) -> None:
+    """Sends the request to the active seat, then to the shadows."""
+    state, request, row = guard.state, guard.request, guard.row
+    _copy(guard.body.sent, request.sent)
+    request.time = now_ns(guard.clock)
+    row.published = request.time - state.due
+    seats = guard.seats
+    for offset in range(MAX_SEATS):
+        seat = seats[(state.active + offset) % MAX_SEATS]
+        if seat.role == 2 or (offset == 0 and seat.role > 0):
+            discarded = discard_late(seat)
+            if offset == 0 and not state.one_tick:
+                row.late += discarded
+            ask(seat, state.request, request.tick, request.state_size, state.request_head, state.request_stride)
+
+
+@njit(nogil=True)
+def _collect(guard: Any, asked: Any, deadline: Any) -> Any:
+    """Waits for the answer to tick `asked`, checks the copy, and accepts its state; returns the `Miss`."""
+    state, request, row, reply = guard.state, guard.request, guard.row, guard.answer
+    seat = guard.seats[state.active]
+    miss, late = await_answer(guard.clock, seat, asked, deadline, state.answer, state.answer_head, state.answer_stride)
+    row.late += late
+    row.waited = now_ns(guard.clock) - request.time
+    if miss == _NONE:
+        if reply.layout != state.layout:
+            miss = _WRONG_LAYOUT
+        elif reply.size != state.answer_head or reply.state_size < 0 or reply.state_size > STATE_BYTES:
+            miss = _WRONG_SIZE
+        elif reply.status != OK:
+            miss = _GUEST_FAILED
+        else:
+            miss = check_control(reply.commands.joint.control)
+    if miss == _NONE:
+        source = seat.answers + (asked % 4) * state.answer_stride + state.answer_head
+        memcpy(state.request_state, source, reply.state_size)
+        request.state_size, request.state_key, request.base = reply.state_size, reply.state_key, asked
+        row.answered, row.finished = asked, reply.finished
+        row.state_hash = hash_bytes(state.request_state, reply.state_size)
+    return miss
+
+
+@njit(nogil=True)
+def _decide(guard: Any, miss: Any, expected: Any) -> None:
+    """Turns the answer, or its absence, into the command to send; `expected`: an answer was due in this tick."""
+    state, row, answer = guard.state, guard.row, guard.answer
+    row.miss = miss
+    signals = guard.request.signals
+    if not expected:
+        mode = _REPEAT  # the first tick of one-tick latency: nothing was asked yet, the zeros of the reset stay
+    else:
+        if miss != _NONE:
+            state.guest_missed += 1
+            state.strikes += 1
+        else:
+            state.strikes = 0
+        before = state.arbiter.mode
+        mode = choose_mode(state.arbiter, miss, state.stop != 0)
+        if mode == _HOLD and before != _HOLD:
+            _copy(signals.joint.position, guard.body.posture)
+    if mode == _GUEST:
+        row.commands = answer.commands
+        _copy(answer.commands.joint.control, guard.body.sent)
+    else:
+        if expected:
+            state.fallback += 1
+        fall_back(mode, guard.body.posture, signals, guard.body.sent)
+    row.mode = mode
+    limit(guard.body.sent)
+    _copy(guard.body.sent, row.sent)
+    row.decided = now_ns(guard.clock) - guard.request.time - row.waited
+    state.late += row.late
+
+
+@njit(nogil=True)
+def _finish(guard: Any, unstable: Any) -> Any:
+    """Scores the tick, tapes it, and says whether the loop goes on."""
+    state, row = guard.state, guard.row
+    _score(guard)
+    state.total += row.reward
+    state.ticks += 1
+    state.age += 1
+    end = _RUNNING
+    if unstable:
+        end = _UNSTABLE
+    elif row.terminated:
+        end = _TERMINATED
+    elif state.age >= state.steps:
+        end = _STEPS
+    elif state.stop and _still(guard):
+        end = _STOPPED
+    append(guard.ring, state.rows, state.capacity, state.row, state.row_stride)
+    state.tick += 1
+    state.due += state.period
+    state.start = 0
+    return end
+
+
+@njit(nogil=True)
+def _score(guard: Any) -> None:
+    """Adds the plant's reward for one period to the row."""
+    row, physics = guard.row, guard.physics
+    row.reward += physics.reward
+    row.terms.forward += physics.term.forward
+    row.terms.control += physics.term.control
+    row.terms.contact += physics.term.contact
+    row.terms.healthy += physics.term.healthy
+    if physics.terminated:
+        row.terminated = 1
+
+
+@njit(nogil=True)
+def _still(guard: Any) -> Any:
+    """Whether a stopping robot has stood still for `STILL_TICKS`, or had its chance in vain."""
+    state, signals = guard.state, guard.request.signals
+    square = 0.0
+    velocity = signals.joint.velocity
+    for leg in range(velocity.shape[0]):
+        for segment in range(velocity.shape[1]):
+            square += velocity[leg, segment] * velocity[leg, segment]
+    state.still = state.still + 1 if square < STILL_SPEED * STILL_SPEED else 0
+    return state.still >= STILL_TICKS or state.arbiter.misses * state.seconds > 5.0
+
+
+@njit(nogil=True)
+def _copy(source: Any, target: Any) -> None:
+    """Copies (L, S) values; slice assignment would allocate a copy where it cannot exclude an overlap."""
+    for leg in range(target.shape[0]):
+        for segment in range(target.shape[1]):
+            target[leg, segment] = source[leg, segment]
+
+
+@njit(nogil=True)
+def hash_bytes(address: Any, size: Any) -> Any:
+    """Returns the FNV-1a hash of `size` bytes at `address`, taken in words of eight."""
+    words = carray(_words(address), (size // 8,))
+    value = np.int64(-3750763034362895579)
+    for word in words:
+        value = (value ^ word) * np.int64(1099511628211)
+    return value
+
+
+@njit(nogil=True)
+def fall_back(mode: Any, posture: Any, signals: Any, sent: Any) -> None:
+    """Writes the fallback's command over the last one sent: kept (repeat), PD to the posture (hold), or damping."""
+    if mode == _REPEAT:
+        return
+    for leg in range(sent.shape[0]):
+        for segment in range(sent.shape[1]):
+            control = -0.05 * signals.joint.velocity[leg, segment]
+            if mode == _HOLD:
+                control += 1.0 * (posture[leg, segment] - signals.joint.position[leg, segment])
+            sent[leg, segment] = control
+
+
+@njit(nogil=True)
+def limit(sent: Any) -> None:
+    """Clips the command into the actuators' range; what is not finite becomes zero."""
+    for leg in range(sent.shape[0]):
+        for segment in range(sent.shape[1]):
+            value = sent[leg, segment]
+            sent[leg, segment] = max(-1.0, min(1.0, value)) if np.isfinite(value) else 0.0
