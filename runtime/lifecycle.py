@@ -1,0 +1,224 @@
+"""The life of versions in one run: from submitted to active or rejected, each step an event that stays.
+
+`events.jsonl` tells the story, one fsynced row for all slots of a step. `active.json` says what a restart runs: the
+last versions that passed probation. It is replaced as a whole, so a crash at any moment leaves one that did.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import SurefootError, nearest
+from runtime.journal import Journal, replace
+
+
+class Stage(StrEnum):
+    """Where a version stands."""
+
+    SUBMITTED = "submitted"
+    GATED = "gated"
+    STAGED = "staged"
+    SHADOW = "shadow"
+    PROBATION = "probation"
+    ACTIVE = "active"
+    RETIRED = "retired"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled back"
+    QUARANTINED = "quarantined"
+
+
+S = Stage
+NEXT: dict[Stage | None, frozenset[Stage]] = {
+    None: frozenset({S.SUBMITTED}),
+    S.SUBMITTED: frozenset({S.GATED, S.STAGED, S.REJECTED}),  # staged without a gate: by an operator, with a reason
+    S.GATED: frozenset({S.STAGED, S.REJECTED}),
+    S.STAGED: frozenset({S.SHADOW, S.REJECTED}),
+    S.SHADOW: frozenset({S.PROBATION, S.REJECTED}),
+    S.PROBATION: frozenset({S.ACTIVE, S.ROLLED_BACK}),
+    S.ACTIVE: frozenset({S.RETIRED, S.ROLLED_BACK}),
+    S.RETIRED: frozenset({S.SUBMITTED}),
+    S.REJECTED: frozenset({S.SUBMITTED}),
+    S.ROLLED_BACK: frozenset({S.SUBMITTED, S.QUARANTINED}),
+    S.QUARANTINED: frozenset(),
+}
+CANDIDATE = frozenset({S.STAGED, S.SHADOW, S.PROBATION})
+
+
+class Lifecycle:
+    """The versions in the slots of one run; the events and what is active are files in its folder."""
+
+    def __init__(self, folder: Path, slots: Mapping[str, str]) -> None:
+        """Open the records of a run, or begin them with the versions that it starts with.
+
+        Args:
+            folder: The run's folder.
+            slots: Slot -> hash of the version that runs in it when nothing was ever swapped.
+        """
+        self.journal = Journal(folder / "events.jsonl")
+        self.active_file = folder / "active.json"
+        self.stages: dict[tuple[str, str], Stage] = {}
+        self.quarantined: set[str] = set()
+        for row in self.journal.rows():
+            self._apply(row)
+        if self.active_file.exists():
+            self._active = self._read_active(slots)
+            self._recover()
+        else:
+            self._active = {slot: {"active": version, "previous": None} for slot, version in slots.items()}
+            self._write_active()
+            self._append(S.ACTIVE, slots, "the run's first stack", None, {})
+
+    def active(self) -> dict[str, str]:
+        """Slot -> version that passed probation last; what a restart runs."""
+        return {slot: str(entry["active"]) for slot, entry in self._active.items()}
+
+    def candidates(self) -> dict[str, str]:
+        """Slot -> version on its way in."""
+        return {slot: version for (slot, version), stage in self.stages.items() if stage in CANDIDATE}
+
+    def stage_of(self, slot: str, version: str) -> Stage | None:
+        """Where a version stands in a slot; None if it was never submitted there."""
+        self._check_slot(slot)
+        return self.stages.get((slot, version))
+
+    def stage(self, changes: Mapping[str, str], bases: Mapping[str, str], reason: str = "") -> None:
+        """Takes versions as candidates, all or none.
+
+        Args:
+            changes: Slot -> submitted or gated version.
+            bases: Slot -> active version that the gate, or the author, compared it with.
+            reason: What the events say beside it, such as why an operator skipped the gate.
+
+        Raises:
+            SurefootError: An unknown slot, a base no longer active, another candidate, or a quarantined version.
+        """
+        for slot, version in changes.items():
+            self._check_slot(slot)
+            active = self.active()[slot]
+            if version in self.quarantined:
+                raise SurefootError(f"{slot}: version {version[:12]} is quarantined; submit a changed one")
+            if bases.get(slot) != active:
+                base = str(bases.get(slot, "none"))[:12]
+                raise SurefootError(
+                    f"{slot}: its base {base} is no longer active, {active[:12]} is; gate it against that"
+                )
+        for slot, version in self.candidates().items():
+            raise SurefootError(
+                f"{slot}: {version[:12]} is still {self.stages[slot, version]}; wait for its verdict, or roll it back"
+            )
+        self.advance(S.STAGED, changes, reason)
+
+    def advance(
+        self, stage: Stage, changes: Mapping[str, str], reason: str = "", tick: int | None = None, **facts: object
+    ) -> None:
+        """Takes one step with the versions of one or more slots, all or none, and writes it down.
+
+        Args:
+            stage: Where they go.
+            changes: Slot -> version.
+            reason: Why, in words.
+            tick: Tick of the run at which it took effect.
+            facts: Figures that belong to the step.
+
+        Raises:
+            SurefootError: A step that does not follow from where a version stands.
+        """
+        for slot, version in changes.items():
+            self._check_slot(slot)
+            now = self.stages.get((slot, version))
+            if stage not in NEXT[now]:
+                valid = ", ".join(NEXT[now]) or "nothing"
+                raise SurefootError(
+                    f"{slot}: {version[:12]} is {now or 'new'} and cannot become {stage}; next: {valid}"
+                )
+        if stage is S.ACTIVE:
+            replaced = self.active()
+            for slot, version in changes.items():
+                self._active[slot] = {"active": version, "previous": replaced[slot]}
+            self._write_active()  # this is the commit: a crash behind it is made good by _recover
+            self._append(stage, changes, reason, tick, facts)
+            self._append(S.RETIRED, {slot: replaced[slot] for slot in changes}, "replaced", tick, {})
+            return
+        self._append(stage, changes, reason, tick, facts)
+
+    def rollback(self, slot: str, reason: str, tick: int | None = None) -> str:
+        """Goes back from a candidate to the active version, or from the active version to the one before.
+
+        What failed is quarantined.
+
+        Returns:
+            Hash of the version that runs now.
+
+        Raises:
+            SurefootError: There is nothing to go back to.
+        """
+        self._check_slot(slot)
+        candidate = self.candidates().get(slot)
+        active, previous = self.active()[slot], self._active[slot]["previous"]
+        if candidate is None and previous is None:
+            raise SurefootError(f"{slot}: nothing to roll back to; {active[:12]} is the only version that ran")
+        failed = active if candidate is None else candidate
+        self._append(S.ROLLED_BACK, {slot: failed}, reason, tick, {})
+        self._append(S.QUARANTINED, {slot: failed}, reason, tick, {})
+        if candidate is None:
+            self._return_to_previous(slot, f"rolled back from {failed[:12]}", tick)
+        return self.active()[slot]
+
+    def _return_to_previous(self, slot: str, reason: str, tick: int | None) -> None:
+        self._active[slot] = {"active": self._active[slot]["previous"], "previous": None}
+        self._write_active()
+        self._append(S.ACTIVE, {slot: self.active()[slot]}, reason, tick, {})
+
+    def _check_slot(self, slot: str) -> None:
+        if slot not in self._active:
+            raise SurefootError(f"no slot {slot!r} in this run; {nearest(slot, self._active)}")
+
+    def _append(
+        self, stage: Stage, changes: Mapping[str, str], reason: str, tick: int | None, facts: Mapping[str, object]
+    ) -> None:
+        row: dict[str, Any] = {"time": time.time(), "tick": tick, "stage": str(stage), "slots": dict(changes)}
+        row |= {"reason": reason, **facts}
+        with self.journal.locked():
+            self.journal.append(row)
+        self._apply(row)
+
+    def _apply(self, row: Mapping[str, Any]) -> None:
+        if "stage" not in row:
+            return  # other events of the run share the file
+        for slot, version in row["slots"].items():
+            self.stages[slot, version] = Stage(row["stage"])
+            if row["stage"] == S.QUARANTINED:
+                self.quarantined.add(version)
+
+    def _write_active(self) -> None:
+        replace(self.active_file, json.dumps({"slots": self._active}, indent=1).encode())
+
+    def _read_active(self, slots: Mapping[str, str]) -> dict[str, dict[str, str | None]]:
+        try:
+            entries = json.loads(self.active_file.read_bytes())["slots"]
+            active = {slot: {"active": str(e["active"]), "previous": e["previous"]} for slot, e in entries.items()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SurefootError(f"{self.active_file}: cannot be read ({error}); was the file edited?") from None
+        if set(active) != set(slots):
+            raise SurefootError(f"{self.active_file}: holds slots {sorted(active)}, the stack has {sorted(slots)}")
+        return active
+
+    def _recover(self) -> None:
+        """Finishes what a crash interrupted; a candidate that was on its way is out, and may be submitted again."""
+        for (slot, version), stage in list(self.stages.items()):
+            if stage is S.ROLLED_BACK:
+                self._append(S.QUARANTINED, {slot: version}, "found rolled back at the start", None, {})
+            elif stage in CANDIDATE and self.active()[slot] != version:
+                self._append(S.REJECTED, {slot: version}, "the run ended before its verdict", None, {})
+            elif stage is S.ACTIVE and self.active()[slot] != version:
+                self._append(S.RETIRED, {slot: version}, "found replaced at the start", None, {})
+        for slot, version in self.active().items():
+            if version in self.quarantined and self._active[slot]["previous"] is not None:
+                self._return_to_previous(slot, f"{version[:12]} was found rolled back at the start", None)
+            elif self.stages.get((slot, version)) is not S.ACTIVE:
+                self._append(S.ACTIVE, {slot: version}, "found active at the start", None, {})
