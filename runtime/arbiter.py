@@ -7,8 +7,8 @@ then the posture is held, then the joints are damped; the first valid answer end
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from runtime.compiled import compiled
 from runtime.tape import Miss, Mode
 
 # What the arbiter remembers, and the two durations it is configured with [ticks].
@@ -18,7 +18,7 @@ _NONE, _NOT_FINITE, _OUT_OF_RANGE = int(Miss.NONE), int(Miss.NOT_FINITE), int(Mi
 _GUEST, _REPEAT, _HOLD, _DAMP = int(Mode.GUEST), int(Mode.REPEAT), int(Mode.HOLD), int(Mode.DAMP)
 
 
-@njit(nogil=True)
+@compiled
 def check_control(control: Any) -> Any:
     """Returns `Miss.NONE` for a control (L, S) that is finite and inside [-1, 1], else what is wrong with it."""
     verdict = _NONE
@@ -31,7 +31,7 @@ def check_control(control: Any) -> Any:
     return verdict
 
 
-@njit(nogil=True)
+@compiled
 def choose_mode(arbiter: Any, miss: Any, stopping: Any) -> Any:
     """Returns the mode of this tick, and remembers it.
 

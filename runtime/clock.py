@@ -8,9 +8,9 @@ shortens the next sleep and never moves the phase.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from runtime.compiled import compiled
 from runtime.libc import clock_gettime, clock_nanosleep
 
 MONOTONIC = 1
@@ -34,7 +34,7 @@ def fake_clock(now: int = SECOND, late: int = 0) -> NDArray[Any]:
     return clock
 
 
-@njit(nogil=True)
+@compiled
 def now_ns(clock: Any) -> Any:
     """Returns the time on `clock` [ns]."""
     if clock.fake:
@@ -43,7 +43,7 @@ def now_ns(clock: Any) -> Any:
     return clock.spec[0] * SECOND + clock.spec[1]
 
 
-@njit(nogil=True)
+@compiled
 def sleep_until(clock: Any, deadline: Any) -> Any:
     """Sleeps until `deadline` [ns] and returns the lateness of the wake-up [ns]; a past deadline returns at once."""
     if clock.fake:
@@ -58,7 +58,7 @@ def sleep_until(clock: Any, deadline: Any) -> Any:
     return now_ns(clock) - deadline
 
 
-@njit(nogil=True)
+@compiled
 def ticks_overrun(now: Any, deadline: Any, period: Any) -> Any:
     """Returns how many whole periods [ns] have passed since `deadline`: the ticks to skip so that the phase is kept."""
     return max(0, (now - deadline) // period)

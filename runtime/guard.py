@@ -10,11 +10,12 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numpy.typing import NDArray
 
 from runtime.arbiter import ARBITER, check_control, choose_mode
 from runtime.clock import now_ns, sleep_until, ticks_overrun
+from runtime.compiled import compiled
 from runtime.libc import memcpy
 from runtime.mailbox import OK, STATE_BYTES, Layout, head_bytes
 from runtime.native import floats_at, pointer_to
@@ -22,7 +23,7 @@ from runtime.plants.native import UNSTABLE, NativePlant, advance
 from runtime.records import Robot
 from runtime.seats import MAX_SEATS, ask, await_answer, choose_seat, discard_late, empty_seats
 from runtime.signals import sense
-from runtime.tape import Miss, Mode, Ring, append, row_dtype
+from runtime.tape import TERMS, Miss, Mode, Ring, append, row_dtype
 
 # Settings, mail from the supervisor (`wanted`, `stop`), where the loop stands, what it counted, and where things are.
 STATE = np.dtype(
@@ -33,12 +34,22 @@ STATE = np.dtype(
         *((name, "i8") for name in ("ticks", "guard_missed", "guest_missed", "late", "fallback", "takeovers")),
         *(
             (name, "i8")
-            for name in ("request_head", "request_stride", "answer_head", "answer_stride", "row_stride", "capacity")
+            for name in (
+                "request_head",
+                "request_stride",
+                "answer_head",
+                "answer_stride",
+                "row_stride",
+                "capacity",
+                "upright",
+                "work",
+            )
         ),
-        *((name, "i8") for name in ("request", "request_state", "answer", "row", "rows", "sent")),
+        *((name, "i8") for name in ("request", "request_state", "answer", "row", "rows", "sent", "waits")),
         ("arbiter", ARBITER),
         ("fall_tilt", "f8"),
         ("total", "f8"),
+        ("totals", [(name, "f8") for name in TERMS]),
         ("seconds", "f8"),
     ],
     align=True,
@@ -114,17 +125,29 @@ def make_guard(robot: Robot, plant: NativePlant, layout: Layout, ring: Ring, clo
     return Guard(clock[0], state[0], empty_seats(), plant.physics[0], sensors[0], *records)
 
 
-def begin_episode(guard: Guard, episode: int, first_deadline: int) -> None:
-    """Readies the guard for a plant that was reset: a new phase from `first_deadline` [ns] on, a guest that forgot."""
+def begin_episode(guard: Guard, episode: int, seed: int, first_deadline: int, waits: NDArray[Any]) -> None:
+    """Readies the guard for a plant that was reset: a new phase, a guest that forgot.
+
+    Args:
+        guard: The guard.
+        episode: Number of the episode in the run.
+        seed: The guest's seed.
+        first_deadline: When the first tick is due [ns].
+        waits: (steps,) [ns], written: how long each tick waited for the guest; a miss counts as a whole period.
+    """
+    guard.request["seed"] = seed
     state = guard.state
     state["episode"], state["due"], state["age"], state["start"] = episode, first_deadline, 0, 1
-    state["strikes"] = state["still"] = state["fell"] = state["total"] = 0
+    state["strikes"] = state["still"] = state["fell"] = state["total"] = state["upright"] = state["work"] = 0
+    state["totals"] = 0.0
+    waits.fill(0)
+    state["waits"] = waits.ctypes.data
     state["arbiter"]["mode"] = state["arbiter"]["misses"] = 0
     guard.request["base"], guard.request["state_size"] = -1, 0
     guard.body["sent"] = 0.0
 
 
-@njit(nogil=True)
+@compiled
 def run_ticks(guard: Any, count: Any) -> Any:
     """Runs at most `count` ticks; returns the `End`."""
     for _ in range(count):
@@ -134,14 +157,14 @@ def run_ticks(guard: Any, count: Any) -> Any:
     return _RUNNING
 
 
-@njit(nogil=True)
+@compiled
 def tick(guard: Any) -> Any:
     """Runs one tick, from its deadline to the plant's next state; returns the `End`."""
     unstable = open_tick(guard)
     return close_tick(guard, unstable)
 
 
-@njit(nogil=True)
+@compiled
 def open_tick(guard: Any) -> Any:
     """Wakes, reads, and asks the guest; returns whether the plant became unstable in skipped ticks."""
     unstable = _wake(guard)
@@ -151,7 +174,7 @@ def open_tick(guard: Any) -> Any:
     return unstable
 
 
-@njit(nogil=True)
+@compiled
 def close_tick(guard: Any, unstable: Any) -> Any:
     """Takes the guest's answer or the fallback's, sends it, simulates the period and tapes it; returns the `End`."""
     state, row = guard.state, guard.row
@@ -172,7 +195,7 @@ def close_tick(guard: Any, unstable: Any) -> Any:
     return _finish(guard, unstable)
 
 
-@njit(nogil=True)
+@compiled
 def _wake(guard: Any) -> Any:
     """Sleeps until the tick is due; ticks that have passed by then are counted, skipped, and simulated."""
     clock, state, row = guard.clock, guard.state, guard.row
@@ -198,7 +221,7 @@ def _wake(guard: Any) -> Any:
     return unstable
 
 
-@njit(nogil=True)
+@compiled
 def _read(guard: Any) -> None:
     """Reads the plant into the request and the row."""
     state, request, row, physics = guard.state, guard.request, guard.row, guard.physics
@@ -223,11 +246,12 @@ def _read(guard: Any) -> None:
         state.active,
     )
     row.base, row.answered, row.waited = request.base, -1, 0
+    state.upright += signals.torso.tilt <= state.fall_tilt
     upside_down = signals.torso.tilt > state.fall_tilt
     state.fell = state.fell + 1 if upside_down or state.fell >= state.fall_ticks else 0
 
 
-@njit(nogil=True)
+@compiled
 def _publish(guard: Any) -> None:
     """Sends the request to the active seat, then to the shadows."""
     state, request, row = guard.state, guard.request, guard.row
@@ -244,7 +268,7 @@ def _publish(guard: Any) -> None:
             ask(seat, state.request, request.tick, request.state_size, state.request_head, state.request_stride)
 
 
-@njit(nogil=True)
+@compiled
 def _collect(guard: Any, asked: Any, deadline: Any) -> Any:
     """Waits for the answer to tick `asked`, checks the copy, and accepts its state; returns the `Miss`."""
     state, request, row, reply = guard.state, guard.request, guard.row, guard.answer
@@ -266,11 +290,12 @@ def _collect(guard: Any, asked: Any, deadline: Any) -> Any:
         memcpy(state.request_state, source, reply.state_size)
         request.state_size, request.state_key, request.base = reply.state_size, reply.state_key, asked
         row.answered, row.finished = asked, reply.finished
+        state.work += reply.work
         row.state_hash = hash_bytes(state.request_state, reply.state_size)
     return miss
 
 
-@njit(nogil=True)
+@compiled
 def _decide(guard: Any, miss: Any, expected: Any) -> None:
     """Turns the answer, or its absence, into the command to send; `expected`: an answer was due in this tick."""
     state, row, answer = guard.state, guard.row, guard.answer
@@ -302,12 +327,19 @@ def _decide(guard: Any, miss: Any, expected: Any) -> None:
     state.late += row.late
 
 
-@njit(nogil=True)
+@compiled
 def _finish(guard: Any, unstable: Any) -> Any:
     """Scores the tick, tapes it, and says whether the loop goes on."""
     state, row = guard.state, guard.row
     _score(guard)
     state.total += row.reward
+    state.totals.forward += row.terms.forward
+    state.totals.control += row.terms.control
+    state.totals.contact += row.terms.contact
+    state.totals.healthy += row.terms.healthy
+    if state.age < state.steps:
+        wait = row.waited if row.miss == _NONE else state.period
+        carray(_words(state.waits), (state.steps,))[state.age] = wait
     state.ticks += 1
     state.age += 1
     end = _RUNNING
@@ -326,7 +358,7 @@ def _finish(guard: Any, unstable: Any) -> Any:
     return end
 
 
-@njit(nogil=True)
+@compiled
 def _score(guard: Any) -> None:
     """Adds the plant's reward for one period to the row."""
     row, physics = guard.row, guard.physics
@@ -339,7 +371,7 @@ def _score(guard: Any) -> None:
         row.terminated = 1
 
 
-@njit(nogil=True)
+@compiled
 def _still(guard: Any) -> Any:
     """Whether a stopping robot has stood still for `STILL_TICKS`, or had its chance in vain."""
     state, signals = guard.state, guard.request.signals
@@ -352,7 +384,7 @@ def _still(guard: Any) -> Any:
     return state.still >= STILL_TICKS or state.arbiter.misses * state.seconds > 5.0
 
 
-@njit(nogil=True)
+@compiled
 def _copy(source: Any, target: Any) -> None:
     """Copies (L, S) values; slice assignment would allocate a copy where it cannot exclude an overlap."""
     for leg in range(target.shape[0]):
@@ -360,7 +392,7 @@ def _copy(source: Any, target: Any) -> None:
             target[leg, segment] = source[leg, segment]
 
 
-@njit(nogil=True)
+@compiled
 def hash_bytes(address: Any, size: Any) -> Any:
     """Returns the FNV-1a hash of `size` bytes at `address`, taken in words of eight."""
     words = carray(_words(address), (size // 8,))
@@ -370,7 +402,7 @@ def hash_bytes(address: Any, size: Any) -> Any:
     return value
 
 
-@njit(nogil=True)
+@compiled
 def fall_back(mode: Any, posture: Any, signals: Any, sent: Any) -> None:
     """Writes the fallback's command over the last one sent: kept (repeat), PD to the posture (hold), or damping."""
     if mode == _REPEAT:
@@ -383,7 +415,7 @@ def fall_back(mode: Any, posture: Any, signals: Any, sent: Any) -> None:
             sent[leg, segment] = control
 
 
-@njit(nogil=True)
+@compiled
 def limit(sent: Any) -> None:
     """Clips the command into the actuators' range; what is not finite becomes zero."""
     for leg in range(sent.shape[0]):

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from runtime.clock import MONOTONIC, SECOND
+from runtime.compiled import compiled
 from runtime.errors import SurefootError
 from runtime.libc import memcpy, sem_clockwait, sem_post, sem_trywait
 from runtime.records import Robot
@@ -36,7 +36,7 @@ _MAX_DRAIN = 64
 
 OK, FAILED = 0, 1  # an answer's `status`
 
-# What a worker says about itself: written once it is warm, `beat` [ns] whenever it wakes, `posted` the last tick answered.
+# What a worker says about itself once it is warm: `beat` [ns] when it last woke, `posted` the last tick answered.
 HELLO = np.dtype([("layout", "i8"), ("pid", "i8"), ("ready", "i8"), ("beat", "i8"), ("posted", "i8")])
 _HELLO_BYTES = mmap.PAGESIZE
 
@@ -49,9 +49,11 @@ class Layout:
 
     Attributes:
         request: `tick`; `time` [ns], when it was published; `wake` [ns], the deadline that began the tick; `base`, the
-            tick whose accepted answer exported `state` (-1: none, start afresh); `qpos`, `qvel` and `signals` as read;
+            tick whose accepted answer exported `state` (-1: none, start afresh); `seed`, the planner's; `qpos`, `qvel`
+            and `signals` as read;
             `sent` (L, S) [1], the last command sent to the plant.
         answer: `tick`, `layout` and `size` as the guard must find them; `status`; `finished`, the planner's candidates;
+            `work`, the control ticks that it simulated;
             `begun` and `done` [ns]; `commands`, every level's; `state` to be sent back with the next request.
         key: Hash of both, checked when a worker attaches and in every answer.
     """
@@ -70,6 +72,7 @@ def mail_layout(robot: Robot) -> Layout:
             ("time", "i8"),
             ("wake", "i8"),
             ("base", "i8"),
+            ("seed", "i8"),
             ("qpos", "f8", (robot.model.nq,)),
             ("qvel", "f8", (robot.model.nv,)),
             ("signals", robot.signals),
@@ -85,6 +88,7 @@ def mail_layout(robot: Robot) -> Layout:
             ("size", "i8"),
             ("status", "i8"),
             ("finished", "i8"),
+            ("work", "i8"),
             ("begun", "i8"),
             ("done", "i8"),
             ("commands", robot.commands),
@@ -190,7 +194,7 @@ def _memfd(name: str, size: int) -> int:
     return descriptor
 
 
-@njit(nogil=True)
+@compiled
 def wait_until(semaphore: Any, deadline: Any, spec: Any) -> Any:
     """Waits for `semaphore` (an address) until `deadline` [ns]; returns whether it came. `spec` is (2,) scratch."""
     spec[0] = deadline // SECOND
@@ -198,7 +202,7 @@ def wait_until(semaphore: Any, deadline: Any, spec: Any) -> Any:
     return sem_clockwait(semaphore, MONOTONIC, spec.ctypes.data) == 0
 
 
-@njit(nogil=True)
+@compiled
 def drain(semaphore: Any) -> Any:
     """Takes what is left on `semaphore`, at most `_MAX_DRAIN`: a guest that posts for ever must not hold the guard."""
     count = 0
@@ -207,7 +211,7 @@ def drain(semaphore: Any) -> Any:
     return count
 
 
-@njit(nogil=True)
+@compiled
 def copy_message(target: Any, source: Any, head: Any, state_size: Any) -> None:
     """Copies a message between addresses: `head` bytes of fields, then as much of the state as there is."""
     memcpy(target, source, head)
@@ -215,7 +219,7 @@ def copy_message(target: Any, source: Any, head: Any, state_size: Any) -> None:
         memcpy(target + head, source + head, state_size)
 
 
-@njit(nogil=True)
+@compiled
 def receive(ready: Any, requests: Any, inbox: Any, head: Any, deadline: Any, spec: Any) -> Any:
     """Waits for a request until `deadline` [ns] and copies the newest one, dropping those that are already too late.
 
@@ -242,7 +246,7 @@ def receive(ready: Any, requests: Any, inbox: Any, head: Any, deadline: Any, spe
     return True
 
 
-@njit(nogil=True)
+@compiled
 def reply(ready: Any, answers: Any, hello: Any, outbox: Any, head: Any) -> None:
     """Posts the private answer `outbox` (1,) into the slot of its tick."""
     slot = outbox[0].tick % answers.shape[0]

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MCL_CURRENT_AND_FUTURE = 1 | 2
+_PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 
 GUARD_PRIORITY = 80
@@ -86,3 +87,8 @@ def prepare_loop(priority: int | None, cores: Iterable[int] | None) -> list[str]
     else:
         reasons += fifo(priority)
     return reasons
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when the thread that started it ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)

@@ -8,10 +8,11 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, types
 from numpy.typing import NDArray
 
 from runtime.clock import now_ns
+from runtime.compiled import compiled
 from runtime.libc import memcpy, sem_post, sem_trywait
 from runtime.mailbox import HELLO, SLOTS, Mailbox, copy_message, drain, wait_until
 from runtime.native import pointer_to
@@ -53,7 +54,7 @@ def empty_seats() -> NDArray[Any]:
     return np.zeros(MAX_SEATS, SEAT)
 
 
-@njit(nogil=True)
+@compiled
 def choose_seat(seats: Any, active: Any, wanted: Any, strikes: Any, patience: Any) -> Any:
     """Returns the seat to ask from now on.
 
@@ -79,7 +80,7 @@ def choose_seat(seats: Any, active: Any, wanted: Any, strikes: Any, patience: An
     return active
 
 
-@njit(nogil=True)
+@compiled
 def ask(seat: Any, request: Any, tick: Any, state_size: Any, head: Any, stride: Any) -> None:
     """Publishes the guard's private request (an address) to one worker."""
     copy_message(seat.requests + (tick % SLOTS) * stride, request, head, state_size)
@@ -87,7 +88,7 @@ def ask(seat: Any, request: Any, tick: Any, state_size: Any, head: Any, stride: 
     sem_post(seat.request_ready)
 
 
-@njit(nogil=True)
+@compiled
 def await_answer(clock: Any, seat: Any, tick: Any, deadline: Any, answer: Any, head: Any, stride: Any) -> Any:
     """Waits for the answer to `tick` until `deadline` [ns] and copies its fields, not its state, to `answer`.
 
@@ -121,13 +122,13 @@ def await_answer(clock: Any, seat: Any, tick: Any, deadline: Any, answer: Any, h
     return miss, late
 
 
-@njit(nogil=True)
+@compiled
 def discard_late(seat: Any) -> Any:
     """Drops what a worker posted after its deadline; returns how many answers that were."""
     return drain(seat.answer_ready) if seat.role > _EMPTY else 0
 
 
-@njit(nogil=True)
+@compiled
 def _wait(clock: Any, semaphore: Any, deadline: Any) -> Any:
     """Waits for a semaphore until `deadline` [ns]; a fake clock jumps there when the semaphore is not free already."""
     if clock.fake:

@@ -10,9 +10,9 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from runtime.compiled import compiled
 from runtime.errors import SurefootError
 from runtime.libc import memcpy
 from runtime.mailbox import layout_key
@@ -147,7 +147,7 @@ class Ring:
         self.header["drained"] += count
 
 
-@njit(nogil=True)
+@compiled
 def append(ring: Any, rows: Any, capacity: Any, record: Any, size: Any) -> Any:
     """Copies a record into a ring unless it is full; compiled, for the guard's tick.
 

@@ -22,6 +22,7 @@ from runtime.tape import Miss, Mode, Ring, row_dtype
 ROBOT = load_robot("half_cheetah")
 LAYOUT = mail_layout(ROBOT)
 PERIOD = 1_000_000
+WAITS = np.zeros(1000, np.int64)
 SPEC = np.zeros(2, np.int64)
 
 
@@ -77,7 +78,7 @@ def bench() -> Iterator[Bench]:
     clock = fake_clock()
     made = Bench(make_guard(ROBOT, plant, LAYOUT, ring, clock), plant, ring, clock)
     made.seat(0)
-    begin_episode(made.guard, 0, 2 * SECOND)
+    begin_episode(made.guard, 0, 7, 2 * SECOND, WAITS)
     yield made
     for box in made.boxes:
         box.close()
@@ -232,8 +233,8 @@ def test_a_stop_holds_until_still_and_ends(bench: Bench) -> None:
     bench.good()
     bench.guard.state["stop"] = 1
     assert bench.good()["mode"] == Mode.HOLD
-    end = run_ticks(bench.guard, 8000)
-    assert end == End.STOPPED
+    bench.guard.state["steps"] = 10**9
+    assert run_ticks(bench.guard, 8000) == End.STOPPED
 
 
 def test_a_full_tape_is_counted_and_does_not_stop_the_loop(bench: Bench) -> None:
@@ -264,6 +265,7 @@ def test_the_tick_allocates_nothing(bench: Bench) -> None:
         allocate(3)
         assert allocated_by(allocate, 3)[0] == 1  # the counter would tell
         call, _ = allocated_by(run_ticks, bench.guard, 2)  # what it costs to come from Python
+        bench.guard.state["age"] = 0
         for_many, bytes_kept = allocated_by(run_ticks, bench.guard, 5000)
         assert for_many == call
         assert bytes_kept < 5000  # Python's own, around the call: less than a byte per tick
@@ -275,7 +277,6 @@ def test_the_tick_needs_no_gil(bench: Bench) -> None:
     run_ticks(bench.guard, 2)
     bench.guard.clock["fake"] = 0
     bench.guard.state["due"] = real_clock_now() + PERIOD
-    bench.guard.state["steps"] = 10**9
     thread = threading.Thread(target=run_ticks, args=(bench.guard, 60))
     thread.start()
     ctypes.PyDLL(None).usleep(5_000)  # PyDLL keeps the GIL during the call

@@ -1,0 +1,221 @@
+"""The worker: a process that hosts a guest and answers the guard's requests, one after the other.
+
+Started as `python -m runtime.worker SPEC`, SPEC being the JSON of a `WorkerSpec`. It says that it is ready once
+everything is compiled and has answered once; from then on it wakes for a request, loads the guest's state that came
+with it, answers, and sends the new state back. What goes wrong inside the guest is printed and answered as FAILED.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import SurefootError
+from runtime.mailbox import FAILED, OK, Layout, Mailbox, head_bytes, mail_layout, receive, reply
+from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, prepare_loop
+from runtime.records import Robot
+
+PATIENCE = 200_000_000  # [ns] between two looks at whether the guard still lives
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker process is told.
+
+    Attributes:
+        stack: Name, document and path of the stack.
+        planner: Planner, or "none".
+        budget: Its budget, as on the command line.
+        threads: Its threads.
+        one_tick: Whether to plan from the state predicted for the next tick.
+        fifo: Whether to ask for SCHED_FIFO.
+        cores: Cores of the layer thread, None for all.
+        descriptors: The mailbox.
+        layout: The guard's record layout.
+        extra: For other worker programs than this one.
+    """
+
+    stack: dict[str, Any]
+    planner: str | None = None
+    budget: str | None = None
+    threads: int = 2
+    one_tick: bool = False
+    fifo: bool = True
+    cores: list[int] | None = None
+    descriptors: tuple[int, int, int] = (-1, -1, -1)
+    layout: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def command(self, module: str = "runtime.worker") -> list[str]:
+        """Returns the command line of a worker program."""
+        return [sys.executable, "-m", module, json.dumps(asdict(self))]
+
+
+class Host(Protocol):
+    """What answers requests."""
+
+    robot: Robot
+
+    def respond(self, request: Any, answer: Any) -> None:
+        """Fills an answer's `commands`, `finished`, `work` and state from a request (records)."""
+
+
+class StackHost:
+    """Hosts a stack and its planner."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        """Loads, compiles and warms the stack."""
+        from controllers.stack import build_stack
+        from planners.planner import make_planner, parse_budget
+        from runtime.guest import Guest
+
+        stack = build_stack(spec.stack["name"], spec.stack["document"], Path(spec.stack["path"]))
+        budget = None if spec.budget is None else parse_budget(spec.budget, "budget")
+        made = make_planner(stack, spec.planner, budget, spec.threads)
+        self.robot = stack.robot
+        self.guest = Guest(stack, *(made or (None, None)))
+        self._one_tick = spec.one_tick
+        self._seed = -1
+        self._signals = np.zeros(1, self.robot.signals)
+
+    def _states(self) -> list[NDArray[Any]]:
+        """Returns the arrays that are the guest's whole state between two ticks."""
+        planner = self.guest.planner
+        return [self.guest.snapshot["memory"], *([planner.plan] if planner is not None else [])]
+
+    def respond(self, request: Any, answer: Any) -> None:
+        """See `Host.respond`."""
+        if request["base"] < 0 or request["seed"] != self._seed:
+            self._seed = int(request["seed"])
+            self.guest.reset(self._seed)
+        if request["base"] >= 0:
+            load_state(self._states(), request)
+        self._signals[0] = request["signals"]
+        qpos, qvel, signals = request["qpos"], request["qvel"], self._signals
+        if self._one_tick:
+            qpos, qvel, signals = self.guest.predict(qpos, qvel, signals, request["sent"])
+        work = self.guest.answer(qpos, qvel, signals)
+        answer["commands"] = self.guest.commands
+        answer["finished"], answer["work"] = work.candidates, work.control_steps
+        save_state(self._states(), answer)
+
+
+def load_state(arrays: list[NDArray[Any]], message: Any) -> None:
+    """Copies a message's state into arrays, one after the other.
+
+    Raises:
+        SurefootError: The state is of another size: another stack's.
+    """
+    size = sum(a.nbytes for a in arrays)
+    if message["state_size"] != size:
+        raise SurefootError(f"worker: a state of {message['state_size']} bytes, where this stack has {size}")
+    address = message["state"].ctypes.data
+    for array in arrays:
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+        address += array.nbytes
+
+
+def save_state(arrays: list[NDArray[Any]], message: Any) -> None:
+    """Copies arrays, one after the other, into a message's state."""
+    address = message["state"].ctypes.data
+    for array in arrays:
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+        address += array.nbytes
+    message["state_size"] = address - message["state"].ctypes.data
+
+
+class Service:
+    """The loop around a host."""
+
+    def __init__(self, host: Host, layout: Layout, box: Mailbox) -> None:
+        """Lays out the private copies of a request and an answer."""
+        self.host, self.layout, self.box = host, layout, box
+        self.inbox, self.outbox = np.zeros(1, layout.request), np.zeros(1, layout.answer)
+        self._spec = np.zeros(2, np.int64)
+        self.request_head, self.answer_head = head_bytes(layout.request), head_bytes(layout.answer)
+        self.outbox["layout"], self.outbox["size"] = layout.key, self.answer_head
+        self._request, self._answer = self.inbox[0], self.outbox[0]
+
+    def warm(self) -> None:
+        """Answers an upright robot's state a few times, so that nothing is compiled or faulted in later."""
+        robot, request = self.host.robot, self._request
+        request["base"], request["seed"], request["qpos"] = -1, 0, robot.model.qpos0
+        for _ in range(3):
+            self.host.respond(request, self._answer)
+            size = int(self._answer["state_size"])
+            request["base"], request["state_size"] = 0, size
+            request["state"][:size] = self._answer["state"][:size]
+        self.inbox[:] = 0
+
+    def serve(self) -> None:
+        """Answers until the guard is gone."""
+        box, inbox, outbox, answer, spec = self.box, self.inbox, self.outbox, self._answer, self._spec
+        hello, parent = box.hello[0], os.getppid()
+        while os.getppid() == parent:
+            deadline = time.monotonic_ns() + PATIENCE
+            while receive(box.request_ready, box.requests, inbox, self.request_head, deadline, spec):
+                self.answer_one()
+                reply(box.answer_ready, box.answers, box.hello, outbox, self.answer_head)
+                deadline = answer["done"] + PATIENCE
+            hello["beat"] = time.monotonic_ns()
+
+    def answer_one(self) -> None:
+        """Answers the request in the inbox into the outbox."""
+        request, answer = self._request, self._answer
+        answer["begun"] = time.monotonic_ns()
+        answer["tick"], answer["status"] = request["tick"], OK
+        try:
+            self.host.respond(request, answer)
+        except Exception:
+            answer["status"] = FAILED
+            traceback.print_exc()
+        answer["done"] = time.monotonic_ns()
+
+
+def compile_mail(service: Service) -> None:
+    """Compiles receiving and replying on a mailbox of its own, so that the first real request finds them ready."""
+    rehearsal = Mailbox.create(service.layout)
+    private = Service(service.host, service.layout, rehearsal)
+    reply(rehearsal.request_ready, rehearsal.answers, rehearsal.hello, private.outbox, private.answer_head)
+    requests = np.zeros_like(service.box.requests)
+    requests.setflags(write=False)
+    receive(rehearsal.request_ready, requests, private.inbox, private.request_head, 0, np.zeros(2, np.int64))
+    rehearsal.close()
+
+
+def run_worker(spec: WorkerSpec, host: Host) -> Service:
+    """Attaches a warm host to its mailbox, with the priority that it was promised."""
+    layout = mail_layout(host.robot)
+    box = Mailbox.attach(layout, spec.descriptors, spec.layout)
+    service = Service(host, layout, box)
+    service.warm()
+    compile_mail(service)
+    freeze_collector()
+    for reason in prepare_loop(LAYER_PRIORITY if spec.fifo else None, spec.cores):
+        print(f"worker: {reason}", file=sys.stderr)
+    box.say_ready()
+    return service
+
+
+def main() -> None:
+    """Runs a worker until its guard ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
+    die_with_parent()
+    spec = WorkerSpec(**json.loads(sys.argv[1]))
+    try:
+        run_worker(spec, StackHost(spec)).serve()
+    except SurefootError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
