@@ -116,7 +116,9 @@ class Builder:
         self.truths += width
         return self.truths - width
 
-    def _op(self, op: int, node: Node, a: Node, b: Node | None = None, k: int = 0, slot: int = 0, x: float = 0.0) -> int:
+    def _op(
+        self, op: int, node: Node, a: Node, b: Node | None = None, k: int = 0, slot: int = 0, x: float = 0.0
+    ) -> int:
         n = node.type.width
         ra, rb = self.register(a), self.register(b) if b is not None else 0
         out = self._truth(n) if node.type.truth else self._value(n)

@@ -50,7 +50,9 @@ def load_signals(loads: Any, signals: int, source: Any, ages: Any, values: Any) 
 
 
 @njit(error_model="numpy", nogil=True)
-def run_tape(code: Any, table: Any, period: float, tick: int, ages: Any, v: Any, t: Any, m: Any, c: Any, ring: Any) -> None:
+def run_tape(
+    code: Any, table: Any, period: float, tick: int, ages: Any, v: Any, t: Any, m: Any, c: Any, ring: Any
+) -> None:
     """Evaluate every instruction once.
 
     Args:
@@ -102,7 +104,7 @@ def run_tape(code: Any, table: Any, period: float, tick: int, ages: Any, v: Any,
         elif op == GATHER:
             for j in range(n):
                 v[out + j] = v[a + table[k + j]]
-        elif op == FLAG or op == UNKNOWN:
+        elif op in (FLAG, UNKNOWN):
             for j in range(n):
                 value = v[a + j]
                 unsure = not math.isfinite(value)
@@ -119,14 +121,12 @@ def run_tape(code: Any, table: Any, period: float, tick: int, ages: Any, v: Any,
 
 
 @njit(error_model="numpy", nogil=True, inline="always")
-def _compare(
-    op: int, n: int, out: int, a: int, b: int, sa: int, sb: int, scale: float, v: Any, t: Any, m: Any
-) -> None:
+def _compare(op: int, n: int, out: int, a: int, b: int, sa: int, sb: int, scale: float, v: Any, t: Any, m: Any) -> None:
     for j in range(n):
         p, q = v[a + j * sa], v[b + j * sb]
         if op <= LE:
             p, q = q, p
-        strict = op == LT or op == GT
+        strict = op in (LT, GT)
         if math.isfinite(p) and math.isfinite(q):
             t[out + j] = TRUE if (p > q if strict else p >= q) else FALSE
             m[out + j] = (p - q) / scale
@@ -152,7 +152,7 @@ def _arithmetic(op: int, n: int, out: int, a: int, b: int, sa: int, sb: int, v: 
 
 
 @njit(error_model="numpy", nogil=True)
-def _reduce(op: int, n: int, x: Any) -> float:
+def _reduce(op: int, n: int, x: Any) -> Any:
     total, low, high = 0.0, np.inf, -np.inf
     for j in range(n):
         if not math.isfinite(x[j]):
@@ -165,7 +165,7 @@ def _reduce(op: int, n: int, x: Any) -> float:
 
 
 @njit(error_model="numpy", nogil=True)
-def _window(op: int, ticks: int, tick: int, period: float, x: float, ring: Any) -> float:
+def _window(op: int, ticks: int, tick: int, period: float, x: float, ring: Any) -> Any:
     length = ticks + 1
     ring[tick % length] = x
     if op == RATE:
@@ -204,9 +204,9 @@ def _at_least(n: int, out: int, a: int, count: int, t: Any, m: Any) -> None:
 
 
 @njit(error_model="numpy", nogil=True)
-def _past(op: int, ticks: int, now: int, other: int, c: Any) -> int:
+def _past(op: int, ticks: int, now: int, other: int, c: Any) -> Any:
     """One step of a temporal operator; `c` is its pair of counters, which start at LONG_AGO."""
-    if op == EVER or op == ALWAYS:
+    if op in (EVER, ALWAYS):
         sure = now == TRUE if op == EVER else now == FALSE
         maybe = now != FALSE if op == EVER else now != TRUE
         c[0] = 0 if sure else min(c[0] + 1, LONG_AGO)
@@ -219,14 +219,14 @@ def _past(op: int, ticks: int, now: int, other: int, c: Any) -> int:
         return TRUE if c[0] < ticks else (UNSURE if c[1] < ticks else FALSE)
     previous = c[1]
     c[1] = now
-    if op == RISES or op == FALLS:
+    if op in (RISES, FALLS):
         if previous == LONG_AGO:
             return FALSE
         return min(now, 2 - previous) if op == RISES else min(2 - now, previous)
     # OVERDUE: `now` is the event, `other` what was expected of it; c[0] counts the ticks since the event began.
     if c[0] < LONG_AGO:
         c[0] = min(c[0] + 1, LONG_AGO - 1)
-    elif now != FALSE and (previous == LONG_AGO or previous == FALSE):
+    elif now != FALSE and previous in (LONG_AGO, FALSE):
         c[0] = 0
     if other == TRUE:
         c[0] = LONG_AGO

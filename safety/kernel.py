@@ -25,7 +25,7 @@ MODE_CHANGE, OPERATOR, NEVER = 1, 2, 3
 
 
 @njit(error_model="numpy", nogil=True)
-def filter_command(tape: Any, memory: Any, inputs: Any, control: Any) -> int:
+def filter_command(tape: Any, memory: Any, inputs: Any, control: Any) -> Any:
     """Pass one command through rules and limits, in place.
 
     Args:
@@ -71,7 +71,7 @@ def filter_command(tape: Any, memory: Any, inputs: Any, control: Any) -> int:
         limit_command(tape.limits, position, memory.sent, control)
     core.shaped += (core.flags & 7) != 0
     core.yields += (core.flags & 24) != 0
-    memory.sent[:] = control
+    _copy(control, memory.sent)
     core.mode = facts.mode
     core.tick += 1
     return action
@@ -87,10 +87,10 @@ def _accept(tape: Any, memory: Any, inputs: Any, control: Any) -> None:
     core.missed = 0 if valid else core.missed + 1
     if valid:
         core.never_answered = 0
-        memory.guest[:] = control
+        _copy(control, memory.guest)
     n = tape.config[0].signals
-    source[:n] = inputs.signals
-    memory.ages[:n] = inputs.ages
+    _copy(inputs.signals, source)
+    _copy(inputs.ages, memory.ages)
     source[n] = facts.planner_age
     source[n + 1] = core.missed
     source[n + 2] = facts.lateness
@@ -106,7 +106,7 @@ def _accept(tape: Any, memory: Any, inputs: Any, control: Any) -> None:
 
 
 @njit(error_model="numpy", nogil=True)
-def _judge(tape: Any, memory: Any, facts: Any) -> int:
+def _judge(tape: Any, memory: Any, facts: Any) -> Any:
     """Step every rule's state and return the most severe action; the deciding rule and factor go to the core."""
     core = memory.core[0]
     changed = core.mode >= 0 and core.mode != facts.mode
@@ -181,7 +181,7 @@ def _command(action: int, config: Any, memory: Any, position: Any, velocity: Any
         fallbacks.hold(config.hold_kp, config.hold_kd, memory.posture, position, velocity, control)
     else:
         core.origin = GUEST if core.missed == 0 else REPEAT
-        control[:] = memory.guest
+        _copy(memory.guest, control)
         if action == DERATE:
             for j in range(control.size):
                 control[j] = control[j] * core.factor
@@ -194,3 +194,10 @@ def _post_check(limits: Any, control: Any) -> bool:
         if not limits[j].low <= control[j] <= limits[j].high or not -1.0 <= control[j] <= 1.0:
             return False
     return True
+
+
+@njit(error_model="numpy", nogil=True)
+def _copy(origin: Any, target: Any) -> None:
+    """Copies element by element: a slice assignment allocates where it cannot exclude an overlap."""
+    for i in range(origin.size):
+        target[i] = origin[i]

@@ -16,7 +16,15 @@ INSTRUCTION = np.dtype(
 )  # fmt: skip
 """`n` lanes from register `out` on; operands from `a` and `b`, each advancing by 0 or 1 per lane."""
 LOAD = np.dtype(
-    [("offset", "i4"), ("width", "i4"), ("out", "i4"), ("measured", "i4"), ("low", "f8"), ("high", "f8"), ("stale", "f8")],
+    [
+        ("offset", "i4"),
+        ("width", "i4"),
+        ("out", "i4"),
+        ("measured", "i4"),
+        ("low", "f8"),
+        ("high", "f8"),
+        ("stale", "f8"),
+    ],
     align=True,
 )
 RULE = np.dtype(
@@ -24,14 +32,23 @@ RULE = np.dtype(
      ("clears", "i4"), ("first", "i4"), ("steps", "i4")], align=True,
 )  # fmt: skip
 STEP = np.dtype([("action", "i4"), ("ticks", "i4"), ("factor", "f8")], align=True)
-LIMIT = np.dtype([("low", "f8"), ("high", "f8"), ("slew", "f8"), ("stop_low", "f8"), ("stop_high", "f8"), ("gear", "f8")])
+LIMIT = np.dtype(
+    [("low", "f8"), ("high", "f8"), ("slew", "f8"), ("stop_low", "f8"), ("stop_high", "f8"), ("gear", "f8")]
+)
 """Per actuator, in normalised control; stops in rad."""
 CONFIG = np.dtype(
     [("repeat", "i8"), ("hold_kp", "f8"), ("hold_kd", "f8"), ("damp_kd", "f8"), ("period", "f8"), ("position", "i8"),
      ("velocity", "i8"), ("arming", "i8"), ("arming_ticks", "i8"), ("signals", "i8"), ("ages", "i8")], align=True,
 )  # fmt: skip
 FACTS = np.dtype(
-    [("planner_age", "f8"), ("lateness", "f8"), ("stop_requested", "i8"), ("mode", "i8"), ("answered", "i8"), ("rearm", "i8")],
+    [
+        ("planner_age", "f8"),
+        ("lateness", "f8"),
+        ("stop_requested", "i8"),
+        ("mode", "i8"),
+        ("answered", "i8"),
+        ("rearm", "i8"),
+    ],
     align=True,
 )
 """What the guard tells about itself: plan's age [s], lateness of this tick [s], a stop was requested, the mode (index
