@@ -46,4 +46,5 @@ def sense(layout: Any, qpos: Any, qvel: Any, sensordata: Any, x: Any) -> None:
         torso.vx, torso.vy, torso.vz = qvel[vx], 0.0, qvel[vz]
         torso.roll_rate, torso.pitch_rate, torso.yaw_rate = 0.0, qvel[vp], 0.0
         torso.roll, torso.pitch, torso.yaw = 0.0, qpos[pp], 0.0
-        torso.tilt = abs(math.remainder(qpos[pp], 2.0 * math.pi))
+        turns = qpos[pp] / (2.0 * math.pi)
+        torso.tilt = 2.0 * math.pi * abs(turns - math.floor(turns + 0.5))
