@@ -38,7 +38,7 @@ class Journal:
         Raises:
             SurefootError: The disk refuses; nothing of the row is left in the file.
         """
-        line = json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        line = encode(row) + b"\n"
         new = not self.path.exists()
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
@@ -81,6 +81,11 @@ class Journal:
         except FileNotFoundError:
             return []
         return data.split(b"\n")[:-1]
+
+
+def encode(row: Mapping[str, Any]) -> bytes:
+    """The line of a row, without its end; NaN and infinities have none (ValueError)."""
+    return json.dumps(row, allow_nan=False, ensure_ascii=False).encode()
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -1,5 +1,5 @@
 # ends: compile
-# why: ticks
+# why: Cannot cast
 # slot: joint
 """Joint: a whole record into a number."""
 
