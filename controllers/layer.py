@@ -141,7 +141,7 @@ def _fields(module: ModuleType, name: str, path: Path) -> tuple[dataclasses.Fiel
             raise SurefootError(f"{path}: {name}.{field.name} is declared with {maker}(...), with a unit and a doc")
         for axis in field.metadata["shape"]:
             if not isinstance(axis, int) and axis not in ("leg", "segment"):
-                raise SurefootError(f"{path}: {name}.{field.name}: unknown axis {axis!r}; valid: leg, segment, a length")
+                raise SurefootError(f"{path}: {name}.{field.name}: unknown axis {axis!r}; leg, segment or a length")
     return fields
 
 
@@ -170,6 +170,7 @@ def _listed(value: Any) -> Any:
 def initial_state(module: Module, record: np.ndarray) -> None:
     """Set a state record to what it holds at the start of an episode."""
     for field in module.state:
-        if not math.isfinite(field.default):
+        default: Any = field.default
+        if not math.isfinite(default):
             raise SurefootError(f"{module.path}: State.{field.name}: its default must be finite")
-        record[field.name][...] = field.default
+        record[field.name][...] = default

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import from_dtype, types
 
 from controllers import layer as layers
+from controllers.diagnose import explain
+from controllers.generated import PACKAGE, fingerprint, load_generated
 from controllers.layer import LEVELS, Module
 from runtime import config, records
 from runtime.errors import SurefootError, nearest
 from runtime.records import COMMANDS, Robot, fill_defaults
-
-PACKAGES = ("mujoco", "numba", "llvmlite", "numpy")
 
 
 @dataclass(frozen=True)
@@ -85,19 +80,42 @@ class Stack:
 
     @cached_property
     def compiled(self) -> Any:
-        """The generated module: `step` for compiled callers, `tick` for Python."""
-        files = {f"{x.slot}.py": x.module.source for x in self.layers} | {"stack.py": self.source}
-        return load_generated(self.package, files, "stack")
+        """The generated module: `step` for compiled callers, `tick` for Python; loaded from the cache if it is there.
+
+        Raises:
+            SurefootError: a layer does not compile; the message names its file and line.
+        """
+        sources = {x.slot: x.module.source for x in self.layers}
+        module = load_generated(self.package, "stack", self.source, sources, {})
+        records = (self.params.dtype, self.memory, self.robot.signals, self.robot.residual)
+        try:
+            module.tick.compile(tuple(types.Array(from_dtype(record), 1, "C") for record in records))
+        except Exception:
+            self._explain(module)
+            raise
+        return module
+
+    def _explain(self, module: Any) -> None:
+        """Find the layer that does not compile, if it is one, by compiling each alone."""
+        for x in self.layers:
+            records = {"p": self.params.dtype[x.slot], "s": self.memory[x.slot], "x": self.robot.signals,
+                       "c": self.robot.commands}  # fmt: skip
+            try:
+                getattr(module, x.slot).update.compile(tuple(map(from_dtype, records.values())))
+            except Exception as error:
+                raise explain(x.module, error, records, f"{self.package}/{x.slot}.py") from None
 
     @property
     def step(self) -> Any:
-        """`step(params, memory, signals, residual)` over records, for compiled callers; the answer is
-        `memory.commands.joint.control`."""  # noqa: D205, D209
+        """`step(params, memory, signals, residual)` over records, for compiled callers.
+
+        The answer is `memory.commands.joint.control`.
+        """
         return self.compiled.step
 
     @property
     def tick(self) -> Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]:
-        """The same over arrays of one record, for Python callers; compiled on the first call."""
+        """The same over arrays of one record, for Python callers."""
         return self.compiled.tick  # type: ignore[no-any-return]
 
 
@@ -174,7 +192,7 @@ def _generate(stack: Stack) -> str:
     lines = [
         '"""Generated from a stack by controllers/stack.py: its layers as one compiled step."""',
         "from numba import njit",
-        *(f"from {{package}} import {x.slot}" for x in stack.layers),
+        *(f"from {PACKAGE} import {x.slot}" for x in stack.layers),
         "",
         '@njit(error_model="numpy", cache=True)',
         "def step(p, m, x, r):",
@@ -205,68 +223,3 @@ def _generate(stack: Stack) -> str:
 def _over_joints(statement: str, stack: Stack) -> list[str]:
     legs, segments = stack.robot.shape
     return [f"    for i in range({legs}):", f"        for j in range({segments}):", f"            {statement}"]
-
-
-def fingerprint(*parts: str) -> str:
-    """SHA-256 over texts, the trusted code that is compiled in with them, and the versions of the compilers."""
-    digest = hashlib.sha256()
-    root = Path(__file__).resolve().parents[1]
-    trusted = (root / "controllers" / "stack.py", *sorted((root / "runtime").glob("*.py")))
-    for part in (*parts, *(p.read_text() for p in trusted if p.stem in ("native", "signals", "stack"))):
-        digest.update(hashlib.sha256(part.encode()).digest())
-    for package in PACKAGES:
-        digest.update(f"{package} {version(package)} python {sys.version_info[:2]}".encode())
-    return digest.hexdigest()[:24]
-
-
-def cache_folder() -> Path:
-    """Where compiled code is kept: `surefoot` in the user's cache folder (XDG)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "surefoot"
-
-
-def load_generated(package: str, files: dict[str, str], main: str) -> Any:
-    """Write generated sources into a package folder named by their hash, once, and import its main module.
-
-    Numba's cache does not see an edited callee, so code is only ever cached under the hash of all that it calls.
-    """
-    full = f"{package}.{main}"
-    if full in sys.modules:
-        return sys.modules[full]
-    folder = cache_folder() / package
-    if not (folder / "__init__.py").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            build = Path(scratch) / package
-            build.mkdir()
-            for name, source in {"__init__.py": "", **files}.items():
-                (build / name).write_text(source.replace("{package}", package))
-            if not folder.exists():
-                os.rename(build, folder)
-    _import(package, folder / "__init__.py", [str(folder)])
-    names = [name.removesuffix(".py") for name in files]
-    for name in sorted(names, key=lambda n: n == main):  # layers before the module that calls them
-        module = _import(f"{package}.{name}", folder / f"{name}.py", None)
-        if name != main:
-            _compile_functions(module)
-    return sys.modules[full]
-
-
-def _import(name: str, path: Path, search: list[str] | None) -> Any:
-    spec = spec_from_file_location(name, path, submodule_search_locations=search)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    if "." in name:
-        parent, _, leaf = name.rpartition(".")
-        setattr(sys.modules[parent], leaf, module)
-    return module
-
-
-def _compile_functions(module: Any) -> None:
-    """Replace a layer's functions by their compiled selves, so that they can call each other."""
-    from numba import njit
-
-    for name, value in list(vars(module).items()):
-        if callable(value) and getattr(value, "__module__", None) == module.__name__ and not isinstance(value, type):
-            setattr(module, name, njit(error_model="numpy")(value))

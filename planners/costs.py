@@ -17,21 +17,23 @@ from runtime import config
 from runtime.errors import SurefootError, nearest
 from runtime.records import Field, build_dtype
 
-WEIGHT = {"unit": "1", "range": (-1e6, 1e6), "doc": "Factor of the term in the objective."}
+
+def _weight() -> Any:
+    return param(0.0, unit="1", range=(-1e6, 1e6), doc="Factor of the term in the objective.")
 
 
 @dataclass(frozen=True)
 class Weight:
     """A term that has nothing but its weight."""
 
-    weight: float = param(0.0, **WEIGHT)
+    weight: float = _weight()
 
 
 @dataclass(frozen=True)
 class Band:
     """A term about a range of heights."""
 
-    weight: float = param(0.0, **WEIGHT)
+    weight: float = _weight()
     low: float = param(0.0, unit="m", range=(-10, 10), doc="Lowest height inside.")
     high: float = param(1.0, unit="m", range=(-10, 10), doc="Greatest height inside.")
 
@@ -40,7 +42,7 @@ class Band:
 class Height:
     """A term about one height."""
 
-    weight: float = param(0.0, **WEIGHT)
+    weight: float = _weight()
     target: float = param(0.0, unit="m", range=(-10, 10), doc="Height to keep.")
 
 
@@ -48,7 +50,7 @@ class Height:
 class Free:
     """A term that is zero up to some angle."""
 
-    weight: float = param(0.0, **WEIGHT)
+    weight: float = _weight()
     free: float = param(0.0, unit="rad", range=(0, 3.2), doc="Angle that costs nothing.")
 
 
@@ -56,7 +58,7 @@ class Free:
 class Term:
     """A term by name: its function (w, x0, x1, c) -> value, its parameters, and when it is evaluated."""
 
-    function: Callable[..., float]
+    function: Callable[..., Any]
     params: type
     final: bool
 
@@ -64,8 +66,8 @@ class Term:
 TERMS: dict[str, Term] = {}
 
 
-def _term(params: type, final: bool = False) -> Callable[[Callable[..., float]], Any]:
-    def register(function: Callable[..., float]) -> Any:
+def _term(params: type, final: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    def register(function: Callable[..., Any]) -> Any:
         compiled = njit(error_model="numpy")(function)
         TERMS[function.__name__] = Term(compiled, params, final)
         return compiled
@@ -74,25 +76,25 @@ def _term(params: type, final: bool = False) -> Callable[[Callable[..., float]],
 
 
 @_term(Weight)
-def progress(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def progress(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """Mean forward velocity over the tick [m/s]."""
     return (x1.torso.x - x0.torso.x) / (x1.time - x0.time)
 
 
 @_term(Band)
-def alive(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def alive(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """1 while the torso's height is inside the band."""
     return 1.0 if w.low <= x1.torso.height <= w.high else 0.0
 
 
 @_term(Band)
-def outside(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def outside(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """1 while the torso's height is outside the band."""
     return 0.0 if w.low <= x1.torso.height <= w.high else 1.0
 
 
 @_term(Weight)
-def effort(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def effort(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """Sum of the squared controls."""
     total = 0.0
     for u in c.joint.control.flat:
@@ -101,38 +103,38 @@ def effort(w: Any, x0: Any, x1: Any, c: Any) -> float:
 
 
 @_term(Weight)
-def level(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def level(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """Roll squared plus pitch squared [rad^2]."""
     return x1.torso.roll**2 + x1.torso.pitch**2
 
 
 @_term(Free)
-def tilt(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def tilt(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """The tilt beyond the free angle, squared [rad^2]."""
     return max(0.0, x1.torso.tilt - w.free) ** 2
 
 
 @_term(Weight)
-def heading(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def heading(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """The heading error squared [rad^2]."""
     turns = (x1.torso.yaw - c.task.heading) / (2.0 * math.pi)
     return (2.0 * math.pi * (turns - math.floor(turns + 0.5))) ** 2
 
 
 @_term(Height)
-def height(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def height(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """The squared distance of the torso's height from a target [m^2]."""
     return (x1.torso.height - w.target) ** 2
 
 
 @_term(Weight, final=True)
-def final_velocity(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def final_velocity(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """Forward velocity at the end of the horizon [m/s]."""
-    return float(x1.torso.vx)
+    return x1.torso.vx
 
 
 @_term(Weight, final=True)
-def final_joint_velocity(w: Any, x0: Any, x1: Any, c: Any) -> float:
+def final_joint_velocity(w: Any, x0: Any, x1: Any, c: Any) -> Any:
     """Sum of the squared joint velocities at the end of the horizon [rad^2/s^2]."""
     total = 0.0
     for v in x1.joint.velocity.flat:

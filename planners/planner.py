@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import mujoco
 import numpy as np
 
 from controllers.stack import Stack
-from planners.costs import Objective, read_objective
+from planners.costs import read_objective
+from planners.model import planner_model
 from runtime import config
 from runtime.errors import SurefootError, nearest
 
@@ -20,16 +22,22 @@ PLANNERS = {
 }
 
 
+SHARED = ("horizon", "model")
+"""Settings that mean the same to every planner."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much a planner may do per tick; exactly one of the two is set."""
 
     candidates: int | None = None
     seconds: float | None = None
+    now: Callable[[], float] = field(default=time.perf_counter, repr=False, compare=False)
+    """The clock [s] that a budget in time is measured on."""
 
-    def started(self, now: Callable[[], float] = time.perf_counter) -> Spending:
+    def started(self) -> Spending:
         """Start spending it."""
-        return Spending(self, now)
+        return Spending(self)
 
     def __str__(self) -> str:
         """As it is written on the command line."""
@@ -39,26 +47,25 @@ class Budget:
 class Spending:
     """A budget while it is spent: by the clock, a batch is begun only if the slowest so far would still fit."""
 
-    def __init__(self, budget: Budget, now: Callable[[], float]) -> None:
-        """Begin at `now()`."""
-        self._budget, self._now = budget, now
-        self._begin = self._last = now()
+    def __init__(self, budget: Budget) -> None:
+        """Begin now, by the budget's clock."""
+        self._budget = budget
+        self._begin = self._last = budget.now()
         self._slowest = 0.0
         self.candidates = 0
         self.control_steps = 0
 
     def allowed(self, wanted: int) -> int:
         """How many of the next `wanted` candidates may be simulated; 0 ends the tick."""
-        if self._budget.candidates is not None:
-            return max(0, min(wanted, self._budget.candidates - self.candidates))
-        assert self._budget.seconds is not None
+        if self._budget.seconds is None:
+            return max(0, min(wanted, (self._budget.candidates or 0) - self.candidates))
         first = self.candidates == 0
-        fits = self._now() - self._begin + self._slowest <= self._budget.seconds
+        fits = self._budget.now() - self._begin + self._slowest <= self._budget.seconds
         return wanted if first or fits else 0
 
     def spent(self, candidates: int, ticks: int) -> None:
         """Account for a batch of candidates that were simulated for `ticks` each."""
-        now = self._now()
+        now = self._budget.now()
         self._slowest = max(self._slowest, now - self._last)
         self._last = now
         self.candidates += candidates
@@ -108,44 +115,48 @@ def parse_budget(value: object, where: str) -> Budget:
 
 
 def make_planner(
-    stack: Stack, use: str | None = None, budget: Budget | None = None, threads: int = 2, model: Any = None
-) -> tuple[Planner, Budget] | None:
+    stack: Stack, use: str | None = None, budget: Budget | None = None, threads: int = 2,
+    model: mujoco.MjModel | None = None,
+) -> tuple[Planner, Budget] | None:  # fmt: skip
     """The planner that a stack asks for, or None where it (or the caller) says `none`.
 
     Args:
-        stack: With its `planner` and `cost` sections.
-        use: Another planner than the stack's own, by name.
+        stack: With its `cost` section, and its `planner` section where it has one.
+        use: Another planner than the stack's own, by name; it takes the settings in `SHARED` from the stack and its
+            defaults for the rest.
         budget: Another budget than the stack's own.
         threads: Threads of the rollouts.
         model: The MuJoCo model to plan with; default: the robot's.
 
     Returns:
         The planner and the budget in force.
+
+    Raises:
+        SurefootError: an unknown planner or setting, or a stack without a cost.
     """
     from planners.residual import ResidualPlanner
     from planners.tree import TreePlanner
 
     kinds: dict[str, Any] = {"residual": ResidualPlanner, "tree": TreePlanner}
-    document = stack.document.get("planner")
-    name = use or (document or {"use": "none"}).get("use", "none")
+    where = f"{stack.name}: planner"
+    doc = config.Section(stack.document.get("planner", {"use": "none"}), where)
+    own = doc.take("use", config.text)
+    name = use or own
     if name == "none":
         return None
-    where = f"{stack.name}: planner"
     if name not in kinds:
         raise SurefootError(f"{where}: unknown planner {name!r}; {nearest(name, [*kinds, 'none'])}")
-    if document is None or "cost" not in stack.document:
-        raise SurefootError(f"{stack.name}: a planner needs the sections 'planner' and 'cost', which this stack lacks")
-    doc = config.Section(document, where)
-    own = doc.take("use", config.text)
-    if own != name:
-        doc = config.Section({k: v for k, v in document.items() if k in ("horizon",)}, where)  # the rest is its own
+    if "cost" not in stack.document:
+        raise SurefootError(f"{stack.name}: the planner {name!r} needs a section 'cost', which this stack lacks")
+    if name != own:
+        doc = config.Section({key: doc.data[key] for key in SHARED if key in doc.data}, where)
     in_force = doc.take("budget", parse_budget, Budget(candidates=kinds[name].CANDIDATES))
-    objective: Objective = read_objective(stack.document["cost"], f"{stack.name}: cost")
-    planner: Planner = kinds[name](stack, objective, doc, threads, model)
-    doc.finish()
-    return planner, budget or in_force
+    own_model = planner_model(stack, doc.section("model", {}), model)
+    objective = read_objective(stack.document["cost"], f"{stack.name}: cost")
+    return kinds[name](stack, objective, doc, own_model, threads), budget or in_force
 
 
-def noise(seed: int, tick: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Standard normal noise of a tick; the values of candidate i do not depend on how many follow it."""
-    return np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, tick])).standard_normal(shape)
+def noise(seed: int, tick: int, round_: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise of one round of a tick; what candidate i draws does not depend on how many follow it."""
+    generator = np.random.Philox(key=seed, counter=[0, 0, round_, tick])
+    return np.random.Generator(generator).standard_normal(shape)

@@ -7,8 +7,7 @@ one candidate; rounds of a fixed size keep several threads busy and the result i
 
 from __future__ import annotations
 
-from typing import Any
-
+import mujoco
 import numpy as np
 
 from controllers.stack import Stack
@@ -24,9 +23,11 @@ class ResidualPlanner:
 
     CANDIDATES = 96
 
-    def __init__(self, stack: Stack, objective: Objective, doc: config.Section, threads: int, model: Any) -> None:
+    def __init__(
+        self, stack: Stack, objective: Objective, doc: config.Section, model: mujoco.MjModel, threads: int
+    ) -> None:
         """Read the settings from a stack's `planner` section and start the rollouts."""
-        self.horizon = doc.take("horizon", config.integer(1, 1000))
+        self.horizon = doc.take("horizon", config.integer(1, 1000), 10)
         self.space = doc.take("space", config.text, "control")
         if self.space not in SPACES:
             raise SurefootError(f"{doc.where}.space: unknown space {self.space!r}; {nearest(self.space, SPACES)}")
@@ -35,9 +36,10 @@ class ResidualPlanner:
         self.clip = doc.take("clip", config.number(0.0, 10.0), 0.25)
         self.smoothing = doc.take("smoothing", config.number(0.0, 1.0), 0.4)
         self.decay = doc.take("decay", config.number(0.0, 1.0), 0.5)
-        self.rollouts = Rollouts(stack, objective, space=self.space, capacity=self.round, horizon=self.horizon,
-                                 threads=threads, model=model)  # fmt: skip
-        self.plan = np.zeros((self.horizon, self.rollouts.nu))
+        doc.finish()
+        self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=self.round, horizon=self.horizon,
+                                 threads=threads)  # fmt: skip
+        self.plan = np.zeros((self.horizon, model.nu))
         self.seed = 0
 
     def reset(self, seed: int) -> None:
@@ -53,7 +55,7 @@ class ResidualPlanner:
         best, best_score = self.plan.copy(), -np.inf
         round_ = 0
         while count := spending.allowed(self.round):
-            steps = self.sigma * noise(self.seed, tick * 1000 + round_, shape)
+            steps = self.sigma * noise(self.seed, tick, round_, shape)
             steps[:, 1:] = (1.0 - self.smoothing) * steps[:, 1:] + self.smoothing * steps[:, :-1]
             if round_ == 0:
                 steps[0] = 0.0  # candidate 0 is the warm-started plan itself

@@ -7,16 +7,16 @@ candidate depends on the snapshot and the candidate alone, so any number of thre
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 
-from controllers.stack import Stack, fingerprint, load_generated
+from controllers.generated import fingerprint, load_generated
+from controllers.stack import Stack
 from planners import costs
 from planners.costs import TERMS, Objective
-from runtime.errors import SurefootError
+from planners.model import steps_per_tick
 from runtime.native import Batch
 
 SPACES = ("target", "control")
@@ -32,8 +32,9 @@ JOB = np.dtype(
 """Addresses and sizes that the callback works on; the arrays belong to `Rollouts`."""
 
 
-def snapshot_dtype(stack: Stack, model: mujoco.MjModel) -> np.dtype[Any]:
+def snapshot_dtype(stack: Stack) -> np.dtype[Any]:
     """The record of everything a rollout starts from: plant state, signals, the stack's memory."""
+    model = stack.robot.model
     return np.dtype(
         [("qpos", "f8", (model.nq,)), ("qvel", "f8", (model.nv,)), ("signals", stack.robot.signals),
          ("memory", stack.memory)],
@@ -45,39 +46,31 @@ class Rollouts:
     """Simulates and scores candidates; reuses its memory from call to call."""
 
     def __init__(
-        self, stack: Stack, objective: Objective, *, space: str, capacity: int, horizon: int, threads: int,
-        model: mujoco.MjModel | None = None,
+        self, stack: Stack, objective: Objective, model: mujoco.MjModel, *, space: str, capacity: int, horizon: int,
+        threads: int,
     ) -> None:  # fmt: skip
         """Compile the callback (or load it from the cache), start the threads and lay out the memory.
 
         Args:
             stack: What drives the robot in the simulation too.
             objective: What is accumulated.
+            model: The model to plan with, from `planner_model`.
             space: One of `SPACES`.
             capacity: Most candidates per call.
             horizon: Most ticks per candidate.
             threads: Threads, the caller's included.
-            model: The model to plan with; default: the robot's own.
+
+        Raises:
+            SurefootError: a layer does not compile, or MuJoCo cannot make the simulations.
         """
-        own = stack.robot.new_model() if model is None else model
-        if (own.nq, own.nv, own.nu) != (stack.robot.model.nq, stack.robot.model.nv, stack.robot.model.nu):
-            raise SurefootError(
-                f"the planner's model has nq, nv, nu = {own.nq}, {own.nv}, {own.nu}; "
-                f"the robot {stack.robot.name!r} has {stack.robot.model.nq}, {stack.robot.model.nv}, "
-                f"{stack.robot.model.nu}"
-            )
-        own.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET | mujoco.mjtDisableBit.mjDSBL_ISLAND
-        if model is None:
-            own.opt.timestep = stack.timestep
-        self.stack, self.objective, self.model, self.threads = stack, objective, own, threads
+        self.stack, self.objective, self.model, self.threads = stack, objective, model, threads
         self.capacity, self.horizon = capacity, horizon
-        self.nu = own.nu
-        self.snapshot = snapshot_dtype(stack, own)
+        self.snapshot = snapshot_dtype(stack)
         self.score = np.zeros(capacity)
         self.terms = np.zeros((capacity, len(objective.names)))
         self.end = np.zeros(capacity, self.snapshot)
         self._origin = np.zeros(capacity, np.int64)
-        self._plan = np.zeros((capacity, horizon, own.nu))
+        self._plan = np.zeros((capacity, horizon, model.nu))
         self._signals = np.zeros(capacity, stack.robot.signals)
         self._residual = np.zeros(capacity, stack.robot.residual)
         self._start = np.zeros(1, self.snapshot)
@@ -90,11 +83,12 @@ class Rollouts:
             ("weights", self._weights), ("layout", self._layout),
         ):  # fmt: skip
             job[name] = array.ctypes.data
-        job["stride"], job["space"], job["frame_skip"] = horizon, SPACES.index(space), stack.frame_skip
-        job["nq"], job["nv"], job["nu"], job["nsensordata"] = own.nq, own.nv, own.nu, own.nsensordata
+        job["stride"], job["space"] = horizon, SPACES.index(space)
+        job["frame_skip"] = steps_per_tick(stack, model, "model")
+        job["nq"], job["nv"], job["nu"], job["nsensordata"] = model.nq, model.nv, model.nu, model.nsensordata
         job["period"] = stack.period
         self._callback = _compile(stack, objective, self.snapshot)
-        self._batch = Batch(own, capacity, threads)
+        self._batch = Batch(model, capacity, threads)
 
     def run(
         self, start: np.ndarray, plan: np.ndarray, origin: np.ndarray | None = None, horizon: int | None = None,
@@ -130,37 +124,36 @@ class Rollouts:
 
 def _compile(stack: Stack, objective: Objective, snapshot: np.dtype[Any]) -> Any:
     """The callback as a `numba.cfunc`, from the cache where it was compiled before."""
+    records = {"job": JOB, "snapshot": snapshot, "signals": stack.robot.signals, "residual": stack.robot.residual,
+               "params": stack.params.dtype, "weights": objective.weights.dtype,
+               "layout": stack.robot.layout.dtype}  # fmt: skip
+    assert stack.compiled  # the callback imports it, and its errors are the layers' authors'
     source = _generate(stack, objective)
-    assert stack.compiled
-    package = "surefoot_" + fingerprint(
-        source, stack.package, inspect.getsource(costs), Path(__file__).read_text(), str(snapshot),
-        str(objective.weights.dtype),
-    )  # fmt: skip
-    module = load_generated(package, {"rollout.py": source}, "rollout")
-    return module.make(JOB, snapshot, stack.robot.signals, stack.robot.residual, stack.params.dtype,
-                       objective.weights.dtype, stack.robot.layout.dtype)  # fmt: skip
+    digest = fingerprint(source, stack.package, inspect.getsource(costs), *map(str, records.values()))
+    return load_generated(f"surefoot_{digest}", "rollout", source, {}, {"RECORDS": records}).rollout
 
 
 def _generate(stack: Stack, objective: Objective) -> str:
     """The callback's source: the fixed kernel around the terms of this objective."""
-    running, final = [], []
+    running: list[str] = []
+    final: list[str] = []
     for i, (name, use) in enumerate(zip(objective.names, objective.uses, strict=True)):
         lines = [f"v = costs.{use}(w.{name}, x0, x1, c)", f"terms[{i}] += v", f"score += w.{name}.weight * v"]
         (final if TERMS[use].final else running).extend(lines)
     return KERNEL.format(
         step=stack.package,
-        package="{package}",
-        running="\n".join(" " * 12 + line for line in running) or " " * 12 + "pass",
-        final="\n".join(" " * 12 + line for line in final) or " " * 12 + "pass",
+        running="\n".join(" " * 8 + line for line in running),
+        final="\n".join(" " * 8 + line for line in final) or " " * 8 + "pass",
         legs=stack.robot.shape[0],
         segments=stack.robot.shape[1],
         terms=len(objective.names),
     )
 
 
-KERNEL = '''"""Generated from a stack and an objective by planners/rollout.py: the callback that simulates one candidate."""
+KERNEL = '''"""Generated from a stack and an objective by planners/rollout.py: simulates and scores one candidate."""
 import math
 
+import mujoco
 import numpy as np
 from numba import carray, cfunc, from_dtype, types
 from {step}.stack import step
@@ -170,69 +163,75 @@ from runtime.native import (ctrl_of, floats_at, mj_step, pointer_to, qacc_warmst
                             time_of)
 from runtime.signals import sense
 
+jobs, snapshots = pointer_to(from_dtype(RECORDS["job"])), pointer_to(from_dtype(RECORDS["snapshot"]))
+signals, residuals = pointer_to(from_dtype(RECORDS["signals"])), pointer_to(from_dtype(RECORDS["residual"]))
+params, weights = pointer_to(from_dtype(RECORDS["params"])), pointer_to(from_dtype(RECORDS["weights"]))
+layouts, integers = pointer_to(from_dtype(RECORDS["layout"])), pointer_to(types.int64)
+LIMIT = mujoco.mjMAXVAL
 
-def make(job_dtype, snapshot_dtype, signals_dtype, residual_dtype, params_dtype, weights_dtype, layout_dtype):
-    jobs, snapshots = pointer_to(from_dtype(job_dtype)), pointer_to(from_dtype(snapshot_dtype))
-    signals, residuals = pointer_to(from_dtype(signals_dtype)), pointer_to(from_dtype(residual_dtype))
-    params, weights = pointer_to(from_dtype(params_dtype)), pointer_to(from_dtype(weights_dtype))
-    layouts, integers = pointer_to(from_dtype(layout_dtype)), pointer_to(types.int64)
 
-    @cfunc(types.void(types.uintp, types.uintp, types.int32, types.uintp), cache=True, error_model="numpy")
-    def rollout(model, data, i, argument):
-        job = carray(jobs(argument), (1,))[0]
-        p = carray(params(job.params), (1,))[0]
-        w = carray(weights(job.weights), (1,))[0]
-        layout = carray(layouts(job.layout), (1,))[0]
-        end = carray(snapshots(job.end), (i + 1,))
-        origin = carray(integers(job.origin), (i + 1,))[i]
-        end[i] = carray(snapshots(job.start), (origin + 1,))[origin]
-        state = end[i]
-        m = state.memory
-        c = m.commands
-        x1 = state.signals
-        x0s = carray(signals(job.signals), (i + 1,))
-        x0 = x0s[i]
-        r = carray(residuals(job.residual), (i + 1,))[i]
-        plan = floats_at(job.plan + i * job.stride * job.nu * 8, job.stride * job.nu).reshape((job.stride, job.nu))
-        terms = floats_at(job.terms + i * {terms} * 8, {terms})
-        qpos, qvel = qpos_of(data, job.nq), qvel_of(data, job.nv)
-        ctrl, sensordata = ctrl_of(data, job.nu), sensordata_of(data, job.nsensordata)
+@cfunc(types.void(types.uintp, types.uintp, types.int32, types.uintp), cache=True, error_model="numpy")
+def rollout(model, data, i, argument):
+    job = carray(jobs(argument), (1,))[0]
+    p = carray(params(job.params), (1,))[0]
+    w = carray(weights(job.weights), (1,))[0]
+    layout = carray(layouts(job.layout), (1,))[0]
+    end = carray(snapshots(job.end), (i + 1,))
+    origin = carray(integers(job.origin), (i + 1,))[i]
+    end[i] = carray(snapshots(job.start), (origin + 1,))[origin]
+    state = end[i]
+    m = state.memory
+    c = m.commands
+    x1 = state.signals
+    x0s = carray(signals(job.signals), (i + 1,))
+    x0 = x0s[i]
+    r = carray(residuals(job.residual), (i + 1,))[i]
+    plan = floats_at(job.plan + i * job.stride * job.nu * 8, job.stride * job.nu).reshape((job.stride, job.nu))
+    terms = floats_at(job.terms + i * {terms} * 8, {terms})
+    qpos, qvel = qpos_of(data, job.nq), qvel_of(data, job.nv)
+    ctrl, sensordata = ctrl_of(data, job.nu), sensordata_of(data, job.nsensordata)
+    for k in range(job.nq):
+        qpos[k] = state.qpos[k]
+    warmstart = qacc_warmstart_of(data, job.nv)
+    for k in range(job.nv):
+        qvel[k] = state.qvel[k]
+        warmstart[k] = 0.0
+    time_of(data)[0] = 0.0
+    terms[:] = 0.0
+    score = 0.0
+    stable = True
+    for h in range(job.horizon):
+        for leg in range({legs}):
+            for segment in range({segments}):
+                value = plan[h, leg * {segments} + segment]
+                if job.space == 0:
+                    r.target[leg, segment] = value
+                else:
+                    r.control[leg, segment] = value
+        step(p, m, x1, r)
+        k = 0
+        for u in c.joint.control.flat:
+            ctrl[k] = u
+            k += 1
+        for _ in range(job.frame_skip):
+            mj_step(model, data)
+        # The plant's own definition of unstable; a score alone can hide it, where a term takes max(0, NaN).
         for k in range(job.nq):
-            qpos[k] = state.qpos[k]
-        warmstart = qacc_warmstart_of(data, job.nv)
+            stable = stable and abs(qpos[k]) < LIMIT
         for k in range(job.nv):
-            qvel[k] = state.qvel[k]
-            warmstart[k] = 0.0
-        time_of(data)[0] = 0.0
-        terms[:] = 0.0
-        score = 0.0
-        for h in range(job.horizon):
-            for leg in range({legs}):
-                for segment in range({segments}):
-                    value = plan[h, leg * {segments} + segment]
-                    if job.space == 0:
-                        r.target[leg, segment] = value
-                    else:
-                        r.control[leg, segment] = value
-            step(p, m, x1, r)
-            k = 0
-            for u in c.joint.control.flat:
-                ctrl[k] = u
-                k += 1
-            for _ in range(job.frame_skip):
-                mj_step(model, data)
-            x0s[i] = x1
-            sense(layout, qpos, qvel, sensordata, x1)
-            x1.tick = x0.tick + 1
-            x1.time = x1.tick * job.period
+            stable = stable and abs(qvel[k]) < LIMIT
+        if not stable:
+            break
+        x0s[i] = x1
+        sense(layout, qpos, qvel, sensordata, x1)
+        x1.tick = x0.tick + 1
+        x1.time = x1.tick * job.period
 {running}
-        if job.final != 0:
+    if job.final != 0:
 {final}
-        for k in range(job.nq):
-            state.qpos[k] = qpos[k]
-        for k in range(job.nv):
-            state.qvel[k] = qvel[k]
-        floats_at(job.score, i + 1)[i] = score if math.isfinite(score) else -np.inf
-
-    return rollout
+    for k in range(job.nq):
+        state.qpos[k] = qpos[k]
+    for k in range(job.nv):
+        state.qvel[k] = qvel[k]
+    floats_at(job.score, i + 1)[i] = score if stable and math.isfinite(score) else -np.inf
 '''

@@ -9,13 +9,13 @@ shift of two or more is the saturated corner. Source: J. Weng, "Learning Beyond 
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
+import mujoco
 import numpy as np
 
 from controllers.stack import Stack
 from planners.costs import Objective
-from planners.planner import Budget, Decision, noise
+from planners.planner import Budget, Decision, Spending, noise
 from planners.rollout import Rollouts
 from runtime import config
 
@@ -29,23 +29,26 @@ class TreePlanner:
     CANDIDATES = 1509
     space = "control"
 
-    def __init__(self, stack: Stack, objective: Objective, doc: config.Section, threads: int, model: Any) -> None:
+    def __init__(
+        self, stack: Stack, objective: Objective, doc: config.Section, model: mujoco.MjModel, threads: int
+    ) -> None:
         """Read the settings from a stack's `planner` section and start the rollouts."""
-        self.horizon = doc.take("horizon", config.integer(1, 1000))
+        self.horizon = doc.take("horizon", config.integer(1, 1000), 14)
         self.expand = doc.take("expand", config.integer(0, 1000), 8)
         self.batch = doc.take("batch", config.integer(1, 10000), 64)
         shifts = doc.take("shifts", _numbers, np.array([0.10, 0.25, 0.50, 0.75, 1.00]))
         counts = doc.take("gaussian_counts", _numbers, np.array([64, 128, 192])).astype(int)
         sigmas = doc.take("gaussian_sigmas", _numbers, np.array([0.15, 0.35, 0.70]))
-        nu = stack.robot.model.nu
+        doc.finish()
+        nu = model.nu
         self.sigma = np.repeat(sigmas, counts)[:, None]
         singles = np.concatenate([np.zeros((1, nu)), *(sign * s * np.eye(nu) for s in shifts for sign in (1, -1))])
         corners = SATURATED * np.array(list(product((-1.0, 1.0), repeat=nu)))
         self.first = np.concatenate([singles, np.zeros((len(self.sigma), nu)), corners])
         self.gaussian = slice(len(singles), len(singles) + len(self.sigma))
         self.second = np.concatenate([singles, corners])
-        self.rollouts = Rollouts(stack, objective, space=self.space, capacity=max(self.batch, self.expand, 1),
-                                 horizon=self.horizon, threads=threads, model=model)  # fmt: skip
+        self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=max(self.batch, self.expand),
+                                 horizon=self.horizon, threads=threads)  # fmt: skip
         self.plan = np.zeros((1, nu))
         self.seed = 0
 
@@ -58,7 +61,7 @@ class TreePlanner:
         spending = budget.started()
         tick = int(snapshot["signals"]["tick"][0])
         first = self.first
-        first[self.gaussian] = self.sigma * noise(self.seed, tick, (len(self.sigma), first.shape[1]))
+        first[self.gaussian] = self.sigma * noise(self.seed, tick, 0, (len(self.sigma), first.shape[1]))
         scores = self._score(snapshot, first, np.zeros(len(first), int), spending)
         # Stable order, so that equal scores always resolve alike.
         best = np.argsort(-scores, kind="stable")[: self.expand]
@@ -75,7 +78,7 @@ class TreePlanner:
                 winner, winner_score = int(best[origin[top]]), float(totals[top])
         return Decision(first[winner], winner_score, spending.candidates, spending.control_steps)
 
-    def _score(self, starts: np.ndarray, actions: np.ndarray, origin: np.ndarray, spending: Any) -> np.ndarray:
+    def _score(self, starts: np.ndarray, actions: np.ndarray, origin: np.ndarray, spending: Spending) -> np.ndarray:
         """Scores of as many first actions as the budget allows, in batches."""
         scores: list[np.ndarray] = []
         at = 0

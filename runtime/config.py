@@ -25,10 +25,11 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            place = f"{key.start_mark.name}:{key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise SurefootError(f"{place}: a key must be a word or a number")
             if key.value in seen:
-                raise SurefootError(
-                    f"{key.start_mark.name}:{key.start_mark.line + 1}: key {key.value!r} is given twice"
-                )
+                raise SurefootError(f"{place}: key {key.value!r} is given twice")
             seen.add(key.value)
         return dict(super().construct_mapping(node, deep))
 
@@ -66,15 +67,17 @@ def override(data: dict[str, Any], assignment: str) -> None:
     """Apply one `--set a.b=value` to a loaded configuration in place (the value is read as YAML)."""
     key, equals, text = assignment.partition("=")
     if not equals or not key:
-        raise SurefootError(f"--set {assignment}: expected key=value, such as limb.amplitude=0.3")
+        raise SurefootError(f"--set {assignment}: expected key=value, such as layers.joint.kp=2")
     *parents, last = key.split(".")
     section: Any = data
     for parent in parents:
-        if not isinstance(section, dict) or parent not in section:
+        if not isinstance(section, dict):
+            break
+        if parent not in section:
             raise SurefootError(f"--set {key}: no section {parent!r}; {nearest(parent, map(str, section))}")
         section = section[parent]
     if not isinstance(section, dict):
-        raise SurefootError(f"--set {key}: {'.'.join(parents)} is a value, not a section")
+        raise SurefootError(f"--set {key}: {'.'.join(parents)} is no section")
     try:
         section[last] = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -97,7 +100,8 @@ class Section:
             if default is REQUIRED:
                 raise SurefootError(f"{self.where}: key {key!r} is missing")
             return default  # type: ignore[no-any-return]
-        return read(self.data[key], f"{self.where}: {key}" if self.where.endswith(".yaml") else f"{self.where}.{key}")
+        separator = ": " if self.where.endswith((".yaml", ".yml")) else "."
+        return read(self.data[key], f"{self.where}{separator}{key}")
 
     def section(self, key: str, default: Any = REQUIRED) -> Section:
         """The mapping under `key`."""
@@ -137,6 +141,8 @@ def number(low: float = -math.inf, high: float = math.inf, unit: str = "1") -> C
                 value = float(value)  # YAML 1.1 reads 5e-4 as a word
             except ValueError:
                 value = parse_quantity(str(value), unit, where)
+        if isinstance(value, int) and abs(value) > 2**1023:
+            value = math.inf  # beyond what a float can hold
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise SurefootError(f"{where}: expected a finite number [{unit}], found {value!r}")
         if not low <= value <= high:

@@ -37,7 +37,7 @@ class Guest:
         self.model = stack.robot.new_model()
         self.model.opt.timestep = stack.timestep
         self._data = mujoco.MjData(self.model)
-        self.snapshot = np.zeros(1, snapshot_dtype(stack, self.model))
+        self.snapshot = np.zeros(1, snapshot_dtype(stack))
         """What the last answer was planned from; its `memory` (1,) is all that the stack remembers."""
         self.residual = np.zeros(1, stack.robot.residual)
         self._params = stack.params.copy()

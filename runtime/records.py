@@ -6,6 +6,7 @@ named fields; joint arrays are (leg, segment), legs and segments in the order of
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -181,11 +182,7 @@ class Robot:
 
     def new_model(self) -> mujoco.MjModel:
         """A model of its own: no silent reset of an unstable simulation, a touch sensor under each foot."""
-        return _compile_model(self.model_path, _feet(config.load(self.path)))
-
-
-def _feet(data: dict[str, Any]) -> dict[str, str]:
-    return dict(data.get("feet", {}))
+        return copy.copy(self.model)
 
 
 def _compile_model(path: Path, feet: dict[str, str]) -> mujoco.MjModel:
@@ -258,7 +255,7 @@ def load_robot(name: str) -> Robot:
         joints.append(tuple(leg_doc.take(s, config.text) for s in segments))
         leg_doc.finish()
     feet_doc = doc.section("feet", default={})
-    feet = {leg: feet_doc.take(leg, config.text) for leg in legs if leg in feet_doc.data}
+    feet = {leg: name for leg in legs if (name := feet_doc.take(leg, config.text, None)) is not None}
     feet_doc.finish()
     frame_skip = doc.take("frame_skip", config.integer(1, 1000))
     episode = _episode(doc.section("episode"))

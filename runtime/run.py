@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from controllers.stack import Stack, cache_folder, load_stack
+from controllers.generated import cache_folder
+from controllers.stack import Stack, load_stack
 from planners.planner import Budget, make_planner, parse_budget
 from runtime.episode import EpisodeResult, episode_ticks, run_episode
 from runtime.errors import SurefootError, nearest

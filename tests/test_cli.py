@@ -40,7 +40,7 @@ def surefoot(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (("run", "ant", "--set", "robot=any"), "unknown robot 'any'; did you mean 'ant'?"),
         (("run", "ant", "--set", "rate='17 Hz'"), "no whole number of physics steps"),
         (("run", "ant", "--plant", "gymnasium", "--realtime"), "cannot be paced"),
-        (("run", "ant-rhythm", "--planner", "tree"), "'planner' and 'cost'"),
+        (("run", "ant-rhythm", "--planner", "tree"), "needs a section 'cost'"),
         (("run", "ant", "--out", "/proc/nowhere"), "/proc/nowhere: cannot be written"),
     ],
 )

@@ -1,0 +1,106 @@
+"""Generated code: written once into a folder named by the hash of all that it is made from, compiled, and cached there.
+
+Numba's cache does not see an edited callee: a caller whose own text is unchanged would run the old one. So code is only
+ever cached under the hash of everything that it calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import SurefootError
+
+PACKAGES = ("mujoco", "numba", "llvmlite", "numpy")
+PACKAGE = "{package}"
+"""Stands for the package's own name in the source of a main module, which is hashed before the name is known."""
+
+
+def fingerprint(*parts: str) -> str:
+    """SHA-256 over texts, the trusted code that is compiled in with them, and the versions of the compilers."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parents[1]
+    trusted = (Path(__file__), root / "runtime" / "native.py", root / "runtime" / "signals.py")
+    for part in (*parts, *(p.read_text() for p in trusted)):
+        digest.update(hashlib.sha256(part.encode()).digest())
+    for package in PACKAGES:
+        digest.update(f"{package} {version(package)} python {sys.version_info[:2]}".encode())
+    return digest.hexdigest()[:24]
+
+
+def cache_folder() -> Path:
+    """Where compiled code is kept: `surefoot` in the user's cache folder (XDG)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "surefoot"
+
+
+def load_generated(package: str, main: str, source: str, layers: dict[str, str], names: dict[str, Any]) -> Any:
+    """Write generated sources into the folder of their package, once, and import its main module.
+
+    Args:
+        package: Name of the package, which holds the hash of everything else here.
+        main: Name of the main module.
+        source: Its text; `{package}` in it becomes the package's name.
+        layers: Further modules, name -> text, whose functions are compiled so that the main module can call them.
+        names: What the main module finds defined besides.
+    """
+    full = f"{package}.{main}"
+    if full in sys.modules:
+        return sys.modules[full]
+    folder = cache_folder() / package
+    if not folder.is_dir():
+        _write(folder, {"__init__": "", main: source.replace(PACKAGE, package), **layers})
+    _import(package, folder / "__init__.py", {}, [str(folder)])
+    for name in layers:
+        _compile_functions(_import(f"{package}.{name}", folder / f"{name}.py", {}))
+    return _import(full, folder / f"{main}.py", names)
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    """Make the whole folder at once, so that no other process ever sees half of it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            build = Path(scratch) / folder.name
+            build.mkdir()
+            for name, source in files.items():
+                (build / f"{name}.py").write_text(source)
+            os.rename(build, folder)
+    except OSError as error:
+        if not folder.is_dir():  # otherwise another process was first
+            raise SurefootError(
+                f"{folder.parent}: compiled code cannot be kept there: {error.strerror}; "
+                "set XDG_CACHE_HOME to a folder that can be written"
+            ) from None
+
+
+def _import(name: str, path: Path, names: dict[str, Any], search: list[str] | None = None) -> Any:
+    spec = spec_from_file_location(name, path, submodule_search_locations=search)
+    if spec is None or spec.loader is None:
+        raise SurefootError(f"{path}: cannot be imported")
+    module = module_from_spec(spec)
+    vars(module).update(names)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    if "." in name:
+        parent, _, leaf = name.rpartition(".")
+        setattr(sys.modules[parent], leaf, module)
+    return module
+
+
+def _compile_functions(module: Any) -> None:
+    """Replace a layer's functions by their compiled selves, so that they can call each other."""
+    from numba import njit
+
+    for name, value in list(vars(module).items()):
+        if callable(value) and getattr(value, "__module__", None) == module.__name__ and not isinstance(value, type):
+            setattr(module, name, njit(error_model="numpy")(value))
