@@ -126,7 +126,7 @@ def _judge(tape: Any, memory: Any, facts: Any) -> Any:
             while at < rule.first + rule.steps - 1 and left > tape.steps[at].ticks:
                 left -= tape.steps[at].ticks
                 at += 1
-            state.action = tape.steps[at].action
+            state.action, state.step = tape.steps[at].action, at - rule.first
             if state.action == DERATE:
                 factor = min(factor, tape.steps[at].factor)
             if state.action > worst:

@@ -39,25 +39,28 @@ def evaluate(rules: RuleSet, trace: Trace) -> Verdicts:
     """Verdicts of every rule at every tick of a trace."""
     log = Log(rules, trace)
     count, n = len(rules.rules), len(trace)
-    when, tripped, actions = (np.zeros((n, count), np.int64) for _ in range(3))
+    when, tripped, steps = (np.zeros((n, count), np.int64) for _ in range(3))
+    actions = np.zeros((n, count), np.int64)
     for i, rule in enumerate(rules.rules):
         modes = np.isin(trace.modes, [MODES.index(m) for m in rule.modes])
         when[:, i] = np.where(modes, log.condition(rule.when), FALSE)
         recovered = when[:, i] == FALSE
         if rule.until is not None:
             recovered &= log.condition(rule.until) == TRUE
-        tripped[:, i], actions[:, i] = _states(rule, when[:, i] != FALSE, recovered, trace)
+        tripped[:, i], steps[:, i] = _states(rule, when[:, i] != FALSE, recovered, trace)
+        ladder = np.array([step.action for step in rule.ladder])
+        actions[:, i] = np.where(tripped[:, i], ladder[steps[:, i]], 0)
     action = actions.max(axis=1, initial=0)
     for start in np.flatnonzero(action == CUT):
         later = np.flatnonzero(trace.rearm[start + 1 :])
         action[start : start + 1 + later[0] if later.size else n] = CUT
-    return Verdicts(when, tripped, actions, action)
+    return Verdicts(when, tripped, actions, action, steps)
 
 
 def _states(rule: Rule, alarm: np.ndarray, recovered: np.ndarray, trace: Trace) -> tuple[np.ndarray, np.ndarray]:
     """Jump from each trip to its release and on to the next trip."""
     n = len(alarm)
-    tripped, actions = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    tripped, steps = np.zeros(n, np.int64), np.zeros(n, np.int64)
     changed = np.concatenate([[False], np.diff(trace.modes) != 0])
     allowed = {"auto": np.ones(n, bool), "on mode change": changed, "on operator": trace.rearm.astype(bool),
                "never": np.zeros(n, bool)}[rule.clears]  # fmt: skip
@@ -78,10 +81,9 @@ def _states(rule: Rule, alarm: np.ndarray, recovered: np.ndarray, trace: Trace) 
         tripped[trip:release] = 1
         moving = ~recovered[trip:release]
         moving[0] = True
-        steps = np.searchsorted(ends, np.cumsum(moving), side="left")
-        actions[trip:release] = np.array([s.action for s in rule.ladder])[steps]
+        steps[trip:release] = np.searchsorted(ends, np.cumsum(moving), side="left")
         idle = release + 1
-    return tripped, actions
+    return tripped, steps
 
 
 class Log:
@@ -107,18 +109,18 @@ class Log:
             case Number(value=value):
                 return np.full((self.n, 1), value)
             case JointConstant(values=values):
-                return np.tile(values, (self.n, 1))
+                return np.asarray(np.tile(values, (self.n, 1)))
             case Signal():
                 return self._signal(node)
             case Age(a=a):
                 return np.asarray(self.trace.ages[:, self._columns(a)])
             case Negative(a=a):
-                return -self.number(a)
+                return np.asarray(np.negative(self.number(a)))
             case Absolute(a=a):
-                return np.abs(self.number(a))
+                return np.asarray(np.abs(self.number(a)))
             case Arithmetic(operator=operator, a=a, b=b):
                 x, y = self.number(a), self.number(b)
-                return ARITHMETIC[operator](x, y)
+                return np.asarray(ARITHMETIC[operator](x, y))
             case Reduce(function=function, a=a):
                 x = self.number(a)
                 return _summary(function, [x[:, [k]] for k in range(x.shape[1])])
@@ -126,7 +128,7 @@ class Log:
                 x = self.number(a)
                 span = np.minimum(ticks, self.index[:, 0])
                 change = x - x[self.index[:, 0] - span]
-                return change / np.where(span == 0, 1.0, span * period)[:, None]
+                return np.asarray(change / np.where(span == 0, 1.0, span * period)[:, None])
             case Window(function=function, a=a, ticks=ticks):
                 return self._window(function, self.number(a), ticks)
         raise TypeError(f"no value for {type(node).__name__}")

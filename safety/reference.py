@@ -61,7 +61,7 @@ class Reference:
     def __init__(self, rules: RuleSet, trace: Trace, override: Override | None = None) -> None:
         """Look at `trace`, assuming what `override` says."""
         self.rules, self.trace, self.override = rules, trace, override or {}
-        self.memo: dict[tuple[Node, int, int], Truth] = {}
+        self.memo: dict[tuple[int, int, int], Truth] = {}
 
     def sample(self, node: Signal, lane: int, t: int) -> float:
         """A signal's value at tick t; NaN where it is not finite, out of range, or as old as its `stale`."""
@@ -102,9 +102,10 @@ class Reference:
 
     def truth(self, node: Node, lane: int, t: int) -> Truth:
         """Whether a condition holds at tick t."""
-        key = (node, lane, t)
+        key = (id(node), lane, t)  # the rules keep their nodes alive, and hashing a tree costs more than evaluating it
         if key not in self.memo:
-            self.memo[key] = self.override[node, t] if (node, t) in self.override else self._truth(node, lane, t)
+            assumed = self.override and (node, t) in self.override
+            self.memo[key] = self.override[node, t] if assumed else self._truth(node, lane, t)
         return self.memo[key]
 
     def _truth(self, node: Node, lane: int, t: int) -> Truth:

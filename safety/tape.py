@@ -55,7 +55,7 @@ FACTS = np.dtype(
 into `model.MODES`), the guest answered this tick, an operator re-armed the robot (true for one tick)."""
 RULE_STATE = np.dtype(
     [("tripped", "i4"), ("held", "i4"), ("recent", "u8"), ("releasing", "i4"), ("elapsed", "i4"), ("trips", "i8"),
-     ("action", "i4"), ("verdict", "i4"), ("margin", "f8")], align=True,
+     ("action", "i4"), ("verdict", "i4"), ("step", "i8"), ("margin", "f8")], align=True,
 )  # fmt: skip
 """Per rule; `verdict` is what `when` said (0 false, 1 unknown, 2 true), `margin` the normalised distance to it."""
 CORE = np.dtype(

@@ -81,7 +81,8 @@ class Verdicts:
     """Each rule's action, an index into `model.ACTIONS`."""
     action: np.ndarray
     """The most severe one, `cut` absorbing; fallbacks for a missing guest are not part of it."""
-    margins: np.ndarray | None = None
+    steps: np.ndarray
+    """Which step of its ladder a tripped rule is on."""
 
 
 def run_online(rules: RuleSet, tape: Tape, memory: Memory, inputs: Inputs, trace: Trace) -> Verdicts:
@@ -92,8 +93,8 @@ def run_online(rules: RuleSet, tape: Tape, memory: Memory, inputs: Inputs, trace
     layout, n = rules.layout, len(trace)
     nu, base = len(layout.joints), layout.signals + 4
     count = len(rules.rules)
-    when, tripped, actions = (np.zeros((n, count), np.int64) for _ in range(3))
-    margins, action = np.zeros((n, count)), np.zeros(n, np.int64)
+    when, tripped, actions, steps = (np.zeros((n, count), np.int64) for _ in range(4))
+    action = np.zeros(n, np.int64)
     facts, control = inputs.facts[0], np.zeros(nu)
     for t in range(n):
         row = trace.source[t]
@@ -104,7 +105,5 @@ def run_online(rules: RuleSet, tape: Tape, memory: Memory, inputs: Inputs, trace
         control[:] = row[base : base + nu]
         action[t] = filter_command(tape, memory, inputs, control)
         states = memory.rules
-        when[t], tripped[t], actions[t], margins[t] = (
-            states[key] for key in ("verdict", "tripped", "action", "margin")
-        )
-    return Verdicts(when, tripped, actions, action, margins)
+        when[t], tripped[t], actions[t], steps[t] = (states[key] for key in ("verdict", "tripped", "action", "step"))
+    return Verdicts(when, tripped, actions, action, steps)

@@ -1,0 +1,176 @@
+"""Rule tests: series of signals in YAML beside the rules, and what each rule is to say at every tick."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from runtime import config
+from runtime.errors import SurefootError, nearest
+from safety.compiler import compile_rules
+from safety.model import MODES, Rule, RuleSet
+from safety.series import samples, words
+from safety.tape import new_inputs, new_memory
+from safety.trace import Trace, run_online
+
+IDLE = "idle"
+
+
+@dataclass(frozen=True)
+class RuleTest:
+    """One test: a trace, and per rule the action at every tick in words."""
+
+    name: str
+    trace: Trace
+    expected: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first tick at which a rule said something else."""
+
+    test: str
+    rule: str
+    tick: int
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.test}: {self.rule} at tick {self.tick}: expected {self.expected}, found {self.found}"
+
+
+@dataclass(frozen=True)
+class TestFile:
+    """The tests of a rule file, and the mutants that are known to survive with the reason."""
+
+    __test__ = False  # not a pytest class
+    tests: tuple[RuleTest, ...]
+    survivors: dict[str, str]
+
+
+def tests_path(rules: Path) -> Path:
+    """Where the tests of a rule file stand: `ant.yaml` has `ant.tests.yaml`."""
+    return rules.with_suffix(".tests.yaml")
+
+
+def load_tests(rules: RuleSet, path: Path | None = None) -> TestFile:
+    """Reads the tests of a rule set.
+
+    Raises:
+        SurefootError: A key, a signal, a rule or a series is wrong.
+    """
+    path = path or tests_path(rules.path)
+    document = config.Section(config.load(path), str(path))
+    nominal = document.section("nominal")
+    base = {name: _text(nominal, name) for name in nominal.data}
+    tests = []
+    for i, item in enumerate(document.take("tests", _list)):
+        section = config.Section(item, f"{path}: tests[{i}]")
+        name = section.take("name", config.text)
+        given, expect = section.section("given"), section.section("expect")
+        section.finish()
+        where = f"{path}: {name}"
+        expected = {rule: words(_text(expect, rule)) for rule in expect.data}
+        for rule in expected:
+            if rule not in {r.id for r in rules.rules}:
+                raise SurefootError(f"{where}: unknown rule {rule!r}; {nearest(rule, [r.id for r in rules.rules])}")
+        series = {signal: _text(given, signal) for signal in given.data}
+        trace = build_trace(rules, base, series, max(map(len, expected.values())), where)
+        tests.append(RuleTest(name, trace, expected))
+    survivors = {}
+    for i, item in enumerate(document.take("survivors", _list, [])):
+        section = config.Section(item, f"{path}: survivors[{i}]")
+        survivors[section.take("mutant", config.text)] = section.take("why", config.text)
+        section.finish()
+    document.finish()
+    return TestFile(tuple(tests), survivors)
+
+
+def _list(value: object, where: str) -> list[object]:
+    if not isinstance(value, list):
+        raise SurefootError(f"{where}: expected a list")
+    return value
+
+
+def _text(section: config.Section, key: str) -> str:
+    return section.take(key, lambda value, _: ("yes" if value else "no") if isinstance(value, bool) else str(value))
+
+
+def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], least: int, where: str) -> Trace:
+    """A trace from series by signal name; a series that ends early goes on with its last value.
+
+    Args:
+        rules: The rule set, whose units the values are in.
+        nominal: One value per signal, for those that a test does not mention.
+        given: Series per signal, element (`q[hip_4]`), `mode` or `rearm`.
+        least: Ticks at least.
+        where: For messages.
+    """
+    series = {name: samples(text) for name, text in given.items() if name not in ("mode", "rearm")}
+    modes = words(given.get("mode", "walk"))
+    rearm = words(given.get("rearm", "no"))
+    n = max([least, len(modes), len(rearm), *map(len, series.values())])
+    layout = rules.layout
+    source, ages = np.zeros((n, layout.size)), np.zeros((n, layout.size))
+    for name, values in [*((k, samples(v)) for k, v in nominal.items()), *series.items()]:
+        signal, bracket, element = name.partition("[")
+        if signal not in rules.signals:
+            raise SurefootError(
+                f"{where}: unknown signal {signal!r}; {nearest(signal, [*rules.signals, 'mode', 'rearm'])}"
+            )
+        spec = rules.signals[signal]
+        columns = range(spec.width)
+        if bracket:
+            elements = layout.elements(spec.source.over or "hinges")
+            if element.removesuffix("]") not in elements:
+                raise SurefootError(f"{where}: {signal} has no element {element!r}; {nearest(element, elements)}")
+            columns = range(elements.index(element.removesuffix("]")), elements.index(element.removesuffix("]")) + 1)
+        at = [spec.source.offset + c for c in columns]
+        filled = [*values, *[values[-1]] * (n - len(values))]
+        source[:, at] = np.array([s.value for s in filled])[:, None] * spec.unit.scale
+        late = spec.stale if spec.stale < math.inf else 0.0
+        ages[:, at] = np.array([0.0 if s.arrived else late for s in filled])[:, None]
+        if spec.source.name == "command.torque":
+            # The kernel derives torque from control, so a test that gives torque gives control.
+            shift = len(layout.joints)
+            source[:, [a - shift for a in at]] = source[:, at] / layout.robot.gear.ravel()[list(columns)]
+    for mode in modes:
+        if mode not in MODES:
+            raise SurefootError(f"{where}: unknown mode {mode!r}; {nearest(mode, MODES)}")
+    index = [MODES.index(m) for m in [*modes, *[modes[-1]] * (n - len(modes))]]
+    rearmed = [w == "yes" for w in [*rearm, *[rearm[-1]] * (n - len(rearm))]]
+    return Trace(source, ages, np.array(index), np.array(rearmed))
+
+
+def run_test(rules: RuleSet, test: RuleTest, names: set[str] | None = None) -> list[Failure]:
+    """Runs one test through the compiled kernel; `names` limits which rules are looked at."""
+    tape = compile_rules(rules)
+    verdicts = run_online(rules, tape, new_memory(tape), new_inputs(tape), test.trace)
+    failures = []
+    for i, rule in enumerate(rules.rules):
+        if rule.id not in test.expected or (names is not None and rule.id not in names):
+            continue
+        found = [
+            str(rule.ladder[s]) if t and rule.ladder[s].action else IDLE
+            for t, s in zip(verdicts.tripped[:, i], verdicts.steps[:, i], strict=True)
+        ]
+        expected = test.expected[rule.id]
+        expected = [*expected, *[expected[-1]] * (len(found) - len(expected))]
+        wrong = next((t for t, (e, f) in enumerate(zip(expected, found, strict=True)) if e != f), None)
+        if wrong is not None:
+            failures.append(Failure(test.name, rule.id, wrong, expected[wrong], found[wrong]))
+    return failures
+
+
+def only(rules: RuleSet, rule: Rule) -> RuleSet:
+    """The same file with this one rule, without arming: what a rule's own tests need."""
+    return replace(rules, rules=(rule,), arming=None)
+
+
+def run_tests(rules: RuleSet, tests: TestFile) -> list[Failure]:
+    """Runs every test of a file."""
+    return [failure for test in tests.tests for failure in run_test(rules, test)]
