@@ -18,7 +18,8 @@ _SOURCES = ("runtime", "runtime/plants", "safety")
 
 
 @lru_cache(maxsize=1)
-def _folder() -> str:
+def core_folder() -> str:
+    """Returns the folder of the core's machine code, whose name is the hash of what it is made from."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for path in sorted(p for folder in _SOURCES for p in (root / folder).glob("*.py")):
@@ -32,7 +33,7 @@ def _folder() -> str:
 def compiled(function: Callable[..., Any]) -> Any:
     """Compiles a function of the core: no GIL, division by zero gives infinity, machine code kept on disk."""
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _folder()  # read when the function is decorated, not when it is compiled
+    numba.config.CACHE_DIR = core_folder()  # read when the function is decorated, not when it is compiled
     try:
         return numba.njit(function, nogil=True, error_model="numpy", cache=True)
     finally:

@@ -331,6 +331,7 @@ def _decide(guard: Any, miss: Any, expected: Any) -> None:
 def _finish(guard: Any, unstable: Any) -> Any:
     """Scores the tick, tapes it, and says whether the loop goes on."""
     state, row = guard.state, guard.row
+    stepped = now_ns(guard.clock)
     _score(guard)
     state.total += row.reward
     state.totals.forward += row.terms.forward
@@ -352,6 +353,7 @@ def _finish(guard: Any, unstable: Any) -> Any:
     elif state.stop and _still(guard):
         end = _STOPPED
     append(guard.ring, state.rows, state.capacity, state.row, state.row_stride)
+    row.taped = now_ns(guard.clock) - stepped
     state.tick += 1
     state.due += state.period
     state.start = 0

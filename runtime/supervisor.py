@@ -55,6 +55,7 @@ class Setup:
         fifo: Whether to ask for SCHED_FIFO.
         wait: How long a tick waits for the guest, as a fraction of the period.
         module: The worker program.
+        between: Called in the guard's thread before each episode with its number; benches measure the floor there.
     """
 
     robot: Robot
@@ -70,6 +71,7 @@ class Setup:
     fifo: bool = True
     wait: float = 0.9
     module: str = "runtime.worker"
+    between: Callable[[int], None] = lambda episode: None
 
 
 @dataclass
@@ -171,6 +173,7 @@ class Supervisor:
         waits = np.zeros(self.setup.steps, np.int64)
         try:
             for episode, seed in enumerate(self.setup.seeds):
+                self.setup.between(episode)
                 self.plant.reset(seed)
                 begin_episode(self.guard, episode, seed, int(now_ns(self._clock[0])) + FIRST_TICK, waits)
                 end = End(run_ticks(self.guard, 1 << 62))

@@ -69,6 +69,7 @@ GUARD_FIELDS = {
     "waited": ("i8", "ns", "From the request to the accepted answer (none: to the deadline)."),
     "decided": ("i8", "ns", "From the answer to the command, rules and limits included."),
     "written": ("i8", "ns", "From the scheduled beginning to the command's write."),
+    "taped": ("i8", "ns", "How long the tick before took from its plant's step to its end: scoring and taping."),
     "skipped": ("i8", "1", "Ticks that passed unserved before this one: guard misses."),
     "overrun": ("i8", "1", "1 when the command was written after the next tick was due: a guard miss."),
     "mode": ("i8", "1", "Whose command was sent: 0 guest, 1 repeat, 2 hold, 3 damp, 4 cut."),

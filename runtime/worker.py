@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.clock import real_clock
 from runtime.errors import SurefootError
 from runtime.mailbox import FAILED, OK, Layout, Mailbox, head_bytes, mail_layout, receive, reply
 from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, prepare_loop
@@ -68,6 +70,9 @@ class Host(Protocol):
     def respond(self, request: Any, answer: Any) -> None:
         """Fills an answer's `commands`, `finished`, `work` and state from a request (records)."""
 
+    def native_loop(self, service: "Service") -> Callable[[], None] | None:
+        """Returns a compiled loop that serves in `respond`'s place until nothing came for a while, or None."""
+
 
 class StackHost:
     """Hosts a stack and its planner."""
@@ -108,6 +113,15 @@ class StackHost:
         answer["finished"], answer["work"] = work.candidates, work.control_steps
         save_state(self._states(), answer)
 
+    def native_loop(self, service: "Service") -> Callable[[], None] | None:
+        """See `Host.native_loop`: a stack without a planner is served by compiled code alone."""
+        from runtime.serve import native_loop
+
+        if self.guest.planner is not None or self._one_tick:
+            return None
+        return native_loop(self.guest.stack, service.layout, service.box, real_clock(), service.inbox, service.outbox,
+                           PATIENCE)  # fmt: skip
+
 
 def load_state(arrays: list[NDArray[Any]], message: Any) -> None:
     """Copies a message's state into arrays, one after the other.
@@ -144,6 +158,7 @@ class Service:
         self.request_head, self.answer_head = head_bytes(layout.request), head_bytes(layout.answer)
         self.outbox["layout"], self.outbox["size"] = layout.key, self.answer_head
         self._request, self._answer = self.inbox[0], self.outbox[0]
+        self._native: Callable[[], None] | None = None
 
     def warm(self) -> None:
         """Answers an upright robot's state a few times, so that nothing is compiled or faulted in later."""
@@ -155,11 +170,15 @@ class Service:
             request["base"], request["state_size"] = 0, size
             request["state"][:size] = self._answer["state"][:size]
         self.inbox[:] = 0
+        self._native = self.host.native_loop(self)
 
     def serve(self) -> None:
         """Answers until the guard is gone."""
         box, inbox, outbox, answer, spec = self.box, self.inbox, self.outbox, self._answer, self._spec
         hello, parent = box.hello[0], os.getppid()
+        while os.getppid() == parent and self._native is not None:
+            self._native()
+            hello["beat"] = time.monotonic_ns()
         while os.getppid() == parent:
             deadline = time.monotonic_ns() + PATIENCE
             while receive(box.request_ready, box.requests, inbox, self.request_head, deadline, spec):
@@ -189,6 +208,9 @@ def compile_mail(service: Service) -> None:
     requests = np.zeros_like(service.box.requests)
     requests.setflags(write=False)
     receive(rehearsal.request_ready, requests, private.inbox, private.request_head, 0, np.zeros(2, np.int64))
+    if (loop := service.host.native_loop(private)) is not None:
+        reply(rehearsal.request_ready, rehearsal.answers, rehearsal.hello, private.outbox, private.answer_head)
+        loop()
     rehearsal.close()
 
 
