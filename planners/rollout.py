@@ -33,11 +33,15 @@ JOB = np.dtype(
 
 
 def snapshot_dtype(stack: Stack) -> np.dtype[Any]:
-    """The record of everything a rollout starts from: plant state, signals, the stack's memory."""
+    """The record of everything a rollout starts from: plant state, signals, the stack's memory.
+
+    `warmstart`, where the solver begins, is zero for a measured state; the end of a rollout carries it, so that two
+    rollouts in a row are bit by bit the one that is as long as both.
+    """
     model = stack.robot.model
     return np.dtype(
-        [("qpos", "f8", (model.nq,)), ("qvel", "f8", (model.nv,)), ("signals", stack.robot.signals),
-         ("memory", stack.memory)],
+        [("qpos", "f8", (model.nq,)), ("qvel", "f8", (model.nv,)), ("warmstart", "f8", (model.nv,)),
+         ("signals", stack.robot.signals), ("memory", stack.memory)],
         align=True,
     )  # fmt: skip
 
@@ -195,7 +199,7 @@ def rollout(model, data, i, argument):
     warmstart = qacc_warmstart_of(data, job.nv)
     for k in range(job.nv):
         qvel[k] = state.qvel[k]
-        warmstart[k] = 0.0
+        warmstart[k] = state.warmstart[k]
     time_of(data)[0] = 0.0
     terms[:] = 0.0
     score = 0.0
@@ -233,5 +237,6 @@ def rollout(model, data, i, argument):
         state.qpos[k] = qpos[k]
     for k in range(job.nv):
         state.qvel[k] = qvel[k]
+        state.warmstart[k] = warmstart[k]
     floats_at(job.score, i + 1)[i] = score if stable and math.isfinite(score) else -np.inf
 '''

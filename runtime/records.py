@@ -18,6 +18,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+import runtime.native  # noqa: F401  MuJoCo's own handler of warnings prints, and writes a file wherever it runs
 from runtime import config
 from runtime.errors import SurefootError, nearest
 
