@@ -18,7 +18,8 @@ from runtime.seats import Role, take_seat
 from runtime.worker import WorkerSpec
 
 START_TIMEOUT = 60.0  # [s] until a worker must be ready: imports, a first compilation, and a busy machine
-FIRST_DELAY, LONGEST_DELAY = 0.0, 10.0  # [s] before a seat is filled again; doubles while nothing becomes ready
+LONGEST_DELAY = 10.0  # [s] before a seat is filled again: none at first, doubled for each worker that did not last
+LASTING = 2.0  # [s] of being ready after which a worker counts as having lasted
 
 Event = Callable[..., None]
 
@@ -29,13 +30,13 @@ class Member:
 
     Attributes:
         begun: When it was started [s].
-        ready: Whether it was seen warm.
+        ready: When it was seen warm [s], 0 before.
     """
 
     process: subprocess.Popen[bytes]
     box: Mailbox
     begun: float
-    ready: bool = False
+    ready: float = 0.0
 
 
 class Crew:
@@ -58,7 +59,7 @@ class Crew:
         self._guard, self._layout, self._spec, self._folder, self._event = guard, layout, spec, folder, event
         self._module = module
         self.members: list[Member | None] = [None] * size
-        self._delay = [FIRST_DELAY] * size
+        self._delay = [0.0] * size
         self._next = [0.0] * size
         self._retired: list[tuple[int, Mailbox]] = []  # (tick, mailbox) that the guard may still look at
 
@@ -110,8 +111,7 @@ class Crew:
     def _greet(self) -> None:
         for seat, member in enumerate(self.members):
             if member is not None and not member.ready and member.box.ready:
-                member.ready = True
-                self._delay[seat] = FIRST_DELAY
+                member.ready = time.monotonic()
                 take_seat(self._guard.seats[seat], member.box, Role.READY)
                 self._event("worker_ready", seat=seat, pid=member.process.pid,
                             seconds=round(time.monotonic() - member.begun, 3))  # fmt: skip
@@ -134,6 +134,8 @@ class Crew:
         self._retired.append((tick, member.box))
         member.box.close()
         self.members[seat] = None
+        if member.ready and time.monotonic() - member.ready > LASTING:
+            self._delay[seat] = 0.0
         self._next[seat] = time.monotonic() + self._delay[seat]
         self._delay[seat] = min(max(0.5, 2 * self._delay[seat]), LONGEST_DELAY)
 

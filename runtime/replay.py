@@ -1,0 +1,163 @@
+"""Replay: execute a recorded run again from its recorded inputs, and compare every command bit for bit.
+
+A guest's answer is a function of the request (state read, signals, the last command sent), of the state that the last
+accepted answer exported, and of the number of candidates that the planner finished. All of that is on the tape, so a
+real-time run replays too: answers that came late never happened, and a budget in milliseconds becomes a count.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.stack import Stack, build_stack, load_stack
+from planners.planner import Budget, make_planner
+from runtime import config
+from runtime.errors import SurefootError
+from runtime.guest import Guest
+from runtime.records import flatten, lookup
+from runtime.tapefile import read_tape
+
+
+@dataclass
+class Report:
+    """What a replay found.
+
+    Attributes:
+        run: The run's folder.
+        stack: The stack that answered.
+        other: Whether it is another one than the run's.
+        ticks: Ticks on the tape.
+        compared: Answers computed again and compared.
+        differing: Answers that differ; without `other` the replay stops at the first.
+        first: Tick, layer and field of the first difference, the recorded value and the replayed one.
+        largest: Largest difference of a control [1], for `other`.
+        problem: Why the tape is not whole, or None.
+    """
+
+    run: Path
+    stack: str
+    other: bool
+    ticks: int = 0
+    compared: int = 0
+    differing: int = 0
+    first: dict[str, Any] | None = None
+    largest: float = 0.0
+    problem: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def document(self) -> dict[str, Any]:
+        """Returns the report as one JSON object."""
+        return {"run": str(self.run), "stack": self.stack, "ticks": self.ticks, "compared": self.compared,
+                "differing": self.differing, "first": self.first, "largest": self.largest, "problem": self.problem,
+                "notes": self.notes}  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """Returns the report for people."""
+        out = [f"{self.run}: {self.ticks} ticks, {self.compared} answers computed again with {self.stack}"]
+        if self.other:
+            out.append(f"{self.differing} answers differ; largest difference of a control {self.largest:.6g}")
+        elif not self.differing:
+            out.append("0 differing bits")
+        if self.first is not None:
+            at = self.first
+            out.append(f"first difference: tick {at['tick']}, layer {at['layer']}, {at['field']}: "
+                       f"recorded {at['recorded']}, replayed {at['replayed']}")  # fmt: skip
+        if self.problem is not None:
+            out.append(f"the tape is valid up to there only: {self.problem}")
+        return out + self.notes
+
+
+def replay_run(folder: Path, other: str | None = None) -> Report:
+    """Replays the run in `folder`, with another stack where one is named.
+
+    Raises:
+        SurefootError: The folder holds no run, or its stack is not this robot's any more.
+    """
+    document = config.load(folder / "config.yaml")
+    run, recorded = document["run"], document["stack"]
+    stack = load_stack(other) if other else build_stack(run["stack"], recorded, _origin(run["stack"], folder))
+    tape = read_tape(stack.robot if other is None else load_recorded_robot(recorded), folder)
+    if other and stack.robot.name != config.text(recorded["robot"], "robot"):
+        raise SurefootError(f"--stack {other}: moves {stack.robot.name}; the run is of {recorded['robot']}")
+    report = Report(folder, stack.name, other is not None, len(tape.rows), problem=tape.problem)
+    if other is None and document.get("compiled") not in (None, stack.package):
+        report.notes.append("layers or versions have changed since the run was recorded")
+    planner = run["planner"] if other is None or run["planner"] == "none" else None
+    made = make_planner(stack, planner, None, run["threads"])
+    guest = Guest(stack, *(made or (None, None)))
+    try:
+        _replay(guest, tape.rows, run, report)
+    finally:
+        guest.close()
+    return report
+
+
+def load_recorded_robot(recorded: dict[str, Any]) -> Any:
+    """Returns the robot that a run's stack document names."""
+    from runtime.records import load_robot
+
+    return load_robot(config.text(recorded["robot"], "robot"))
+
+
+def _origin(name: str, folder: Path) -> Path:
+    """Returns the stack's file, or where it would stand: layers may be named relative to it."""
+    try:
+        found: Path = config.find("stacks", name)
+        return found
+    except SurefootError:
+        return folder / f"{name}.yaml"
+
+
+def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Report) -> None:
+    """Answers every request whose answer was used, in order."""
+    one_tick = run["latency"] == "one_tick"
+    answers = _answers(rows, realtime=run["realtime"], one_tick=one_tick)
+    signals = np.zeros(1, guest.stack.robot.signals)
+    episode = -1
+    for asked, used in answers:
+        row = rows[asked]
+        if row["episode"] != episode:
+            episode = int(row["episode"])
+            guest.reset(run["seed"] + episode)
+        if guest.planner is not None and not report.other:
+            guest.budget = Budget(candidates=int(rows[used]["finished"]))
+        signals[0] = row["signals"]
+        qpos, qvel, x = row["qpos"], row["qvel"], signals
+        if one_tick:
+            qpos, qvel, x = guest.predict(qpos, qvel, signals, row["sent"])
+        guest.answer(qpos, qvel, x)
+        report.compared += 1
+        if not _compare(rows[used], guest.commands, guest.stack, report) and not report.other:
+            return
+
+
+def _answers(rows: NDArray[Any], *, realtime: bool, one_tick: bool) -> list[tuple[int, int]]:
+    """Returns (row of the request, row that holds its answer) of every answer that was used, in order.
+
+    In lockstep a row holds the answer that was computed in it. In real time it holds the one that was applied in it,
+    which under one-tick latency belongs to the row before.
+    """
+    if not realtime:
+        return [(i, i) for i in range(len(rows))]
+    index = {int(tick): i for i, tick in enumerate(rows["tick"])}
+    return [(index[int(row["answered"])], i) for i, row in enumerate(rows) if int(row["answered"]) in index]
+
+
+def _compare(row: Any, commands: Any, stack: Stack, report: Report) -> bool:
+    """Accounts for one answer; returns whether every bit of every command is the recorded one."""
+    recorded = row["commands"]
+    difference = np.abs(recorded["joint"]["control"] - commands["joint"]["control"])
+    report.largest = max(report.largest, float(np.nanmax(difference, initial=0.0)))
+    for name in flatten(stack.robot.commands):
+        before, after = np.asarray(lookup(recorded, name)), np.asarray(lookup(commands, name))
+        if before.tobytes() != after.tobytes():
+            report.differing += 1
+            if report.first is None:
+                report.first = {"tick": int(row["tick"]), "layer": name.split(".")[0], "field": name,
+                                "recorded": np.array2string(before, precision=17),
+                                "replayed": np.array2string(after, precision=17)}  # fmt: skip
+            return False
+    return True
