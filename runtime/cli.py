@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from runtime import commands, config
 from runtime.errors import SurefootError
 
 if TYPE_CHECKING:
@@ -87,6 +89,38 @@ def layer(
         typer.echo(path)
 
 
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Say what this machine grants a run, what is missing, and what to do about it."""
+    from runtime.doctor import doctor
+
+    typer.echo(doctor(json))
+
+
+for command in (commands.ps, commands.status, commands.stop, commands.replay):
+    app.command()(command)
+
+
+def _mount(group: str) -> None:
+    """Add the commands of a group whose modules are slow to import, if that group is called."""
+    if group == "rules":
+        from safety.commands import app as rules_app
+
+        app.add_typer(rules_app, name="rules")
+    elif group == "bench":
+        bench_app = typer.Typer(no_args_is_help=True)
+        for path in sorted((config.CONFIGS.parent / "bench").glob("*.py")):
+            module = import_module(f"bench.{path.stem}")
+            if hasattr(module, "main"):
+                bench_app.command(path.stem)(module.main)
+        app.add_typer(bench_app, name="bench", help=BENCH)
+
+
+BENCH = "Measure: each bench prints a table, or one JSON object with --json."
+app.add_typer(typer.Typer(), name="rules", help="Write, check, test and measure safety rules.")
+app.add_typer(typer.Typer(), name="bench", help=BENCH)
+
+
 def _print_json(document: Any) -> None:
     json_module.dump(document, sys.stdout, indent=2)
     sys.stdout.write("\n")
@@ -137,6 +171,7 @@ class _Display:
 def main() -> None:
     """Run a command; bad input is one line on standard error and exit code 2, Ctrl-C exit code 130."""
     try:
+        _mount(sys.argv[1] if len(sys.argv) > 1 else "")
         sys.exit(app(standalone_mode=False) or 0)
     except SurefootError as error:
         print(f"surefoot: {error}", file=sys.stderr)
