@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from runtime.errors import SurefootError
-from runtime.static_body import Scope, check_constant, check_function, repetitions
+from runtime.static_body import check_constant, check_function
+from runtime.static_scope import Scope, repetitions
 
 ARGUMENTS = ["p", "s", "x", "c"]
 IMPORTS = {

@@ -66,11 +66,6 @@ def limit_resources(limits: Limits) -> None:
     _lower(resource.RLIMIT_RTTIME, round(limits.real_time_seconds * 1e6))
     if limits.cpu_seconds is not None:
         _lower(resource.RLIMIT_CPU, limits.cpu_seconds)
-    # A worker that called mlockall with MCL_FUTURE could map nothing more once its privileges are gone.
-    try:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (limits.memory, limits.memory))
-    except (ValueError, OSError):
-        _lower(resource.RLIMIT_MEMLOCK, limits.memory)
 
 
 def _lower(which: int, value: int) -> None:

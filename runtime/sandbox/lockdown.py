@@ -11,6 +11,7 @@ from runtime.sandbox.limits import Level, Limits, limit_resources
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CAPABILITY_VERSION_3 = 0x20080522
+_CAP_IPC_LOCK = 1 << 14
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,14 +62,20 @@ def check_level(level: Level, limits: Limits) -> None:
 
 
 def _drop_privileges() -> None:
-    """No privilege is left or can be gained; the process dies with the thread that watches it."""
+    """Gains nothing any more, and keeps of its privileges the one to lock memory; it dies with its watching thread.
+
+    A process that called mlockall(MCL_FUTURE) on the strength of CAP_IPC_LOCK could not even grow its stack without.
+    """
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    none = (ctypes.c_uint32 * 6)()
-    for name, result in (
-        ("capset", _libc.capset(header, none)),
-        ("no_new_privs", _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
-        ("parent death signal", _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)),
-    ):
-        if result:
-            code = ctypes.get_errno()
-            raise OSError(code, f"{name}: {os.strerror(code)}")
+    held = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then the same for capabilities from 32 on
+    _checked("capget", _libc.capget(header, held))
+    kept = held[0] & _CAP_IPC_LOCK
+    _checked("capset", _libc.capset(header, (ctypes.c_uint32 * 6)(kept, kept)))
+    _checked("no_new_privs", _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _checked("parent death signal", _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
+
+
+def _checked(name: str, result: int) -> None:
+    if result:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}")

@@ -46,7 +46,7 @@ ALLOWED = {
     "getresgid": 120, "gettimeofday": 96, "time": 201, "times": 100, "clock_getres": 229, "getrusage": 98,
     "getrlimit": 97, "sysinfo": 99, "uname": 63, "getrandom": 318, "getcpu": 309, "sched_getaffinity": 204,
     "sched_getscheduler": 145, "sched_getparam": 143, "sched_get_priority_max": 146, "sched_get_priority_min": 147,
-    "getpriority": 140,
+    "getpriority": 140, "capget": 125,
 }
 # fmt: on
 

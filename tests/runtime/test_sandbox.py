@@ -108,7 +108,12 @@ ALLOWED = {
     "random bytes": ("len(os.urandom(8))", "done: 8"),
     "the clock": ("time.monotonic() > 0", "done: True"),
     "a signal to itself": ("os.kill(os.getpid(), 0)", "done: None"),
-    "no privileges": ("call(39) > 0 and resource.getrlimit(resource.RLIMIT_CORE)", "done: (0, 0)"),
+    "privileges": (
+        "(lambda held: (call(125, (ctypes.c_uint32 * 2)(0x20080522, 0), held), held[0] & ~(1 << 14), held[3]))"
+        "((ctypes.c_uint32 * 6)())[1:]",
+        "done: (0, 0)",
+    ),
+    "no core files": ("call(39) > 0 and resource.getrlimit(resource.RLIMIT_CORE)", "done: (0, 0)"),
 }
 
 
@@ -212,6 +217,39 @@ def test_numba_and_mujoco_threads_run():
     )
     assert answers == {"level": "landlock+seccomp", "compiled": "done: 0.421", "stepped": "done: (8, 3, 14)"}
     assert child.returncode == 0
+
+
+@full
+def test_a_real_time_worker_keeps_its_memory_and_its_threads_their_place():
+    """A process that locked its future memory by a privilege could map nothing if the privilege went."""
+    _, answers = run(
+        """
+        import os, threading
+        from real_time import refused
+        def policy_of_a_thread():
+            found = []
+            thread = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0) == os.SCHED_OTHER))
+            thread.start()
+            thread.join()
+            return found
+        acts = {"allocate": lambda: len(bytearray(64 << 20)), "thread": policy_of_a_thread, "refused": lambda: refused}
+        """,
+        libraries="real_time",
+    )
+    assert answers["allocate"] == f"done: {64 << 20}"
+    assert answers["thread"] == "done: [True]"
+
+
+@full
+def test_real_time_without_end_is_cut_off():
+    """A hung layer under SCHED_FIFO would keep its core from everybody else."""
+    child, answers = run(
+        "from real_time import refused\nif not refused:\n    while True: pass\nacts = {'refused': lambda: refused}",
+        Limits(real_time_seconds=0.3),
+        libraries="real_time",
+    )
+    assert not child.overdue
+    assert "refused" in answers or child.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
 def test_the_deadline_kills_whoever_ignores_signals():
