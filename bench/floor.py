@@ -44,7 +44,8 @@ def cyclictest(count: int, period: int, priority: int | None, core: int) -> np.n
         path = Path(folder) / "result.json"
         policy = ["--policy=fifo", f"--priority={priority}"] if priority else ["--policy=other"]
         command = [program, *policy, "--mlockall", "--threads=1", f"--affinity={core}", "--quiet",
-                   f"--interval={period // 1000}", f"--loops={count}", f"--histogram={HISTOGRAM}", f"--json={path}"]  # fmt: skip
+                   f"--interval={period // 1000}", f"--loops={count}", f"--histogram={HISTOGRAM}",
+                   f"--json={path}"]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME")}
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, check=False)
         if done.returncode or not path.exists():

@@ -21,7 +21,7 @@ from bench.load import load
 from controllers.stack import load_stack
 from runtime.errors import SurefootError
 from runtime.realtime import GUARD_PRIORITY
-from runtime.supervisor import Setup, Supervisor
+from runtime.supervisor import Setup, Supervisor, stack_rules
 from runtime.tapefile import read_tape
 from runtime.worker import WorkerSpec
 
@@ -60,11 +60,15 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
         cycles.append(cyclictest(block, period, priority, core=0))
 
     spec = WorkerSpec(
-        stack={"name": stack.name, "document": stack.document, "path": STACK + ".yaml"}, planner="none", fifo=fifo, cores=[0]
+        stack={"name": stack.name, "document": stack.document, "path": STACK + ".yaml"},
+        planner="none",
+        fifo=fifo,
+        cores=[0],
     )
     supervisor = Supervisor(
-        Setup(robot=stack.robot, timestep=stack.timestep, frame_skip=stack.frame_skip, worker=spec, folder=folder,
-              card={"stack": "latency bench"}, steps=block, seeds=tuple(range(blocks)), fifo=fifo, between=floor)
+        Setup(robot=stack.robot, timestep=stack.timestep, frame_skip=stack.frame_skip,
+              rules=stack_rules(stack), worker=spec, folder=folder, card={"stack": "latency bench"},
+              steps=block, seeds=tuple(range(blocks)), fifo=fifo, between=floor)
     )  # fmt: skip
     bare_nanosleep(1, 1000)  # compiled before anything is measured
     with contextlib.nullcontext(0) if idle else load():
@@ -122,7 +126,8 @@ def picture(figures: dict[str, Any], samples: dict[str, np.ndarray], path: Path)
 def lines(figures: dict[str, Any]) -> list[str]:
     """Returns the figures as a table for people."""
     kind = ("under load" if figures["loaded"] else "idle") + (", FIFO" if figures["fifo"] else ", without FIFO")
-    out = [f"{figures['ticks']} ticks at {figures['rate']:g} Hz, {kind}", f"{'[us]':12}{'p50':>10}{'p99':>10}{'p99.9':>10}{'max':>10}"]  # fmt: skip
+    out = [f"{figures['ticks']} ticks at {figures['rate']:g} Hz, {kind}"]
+    out.append(f"{'[us]':12}{'p50':>10}{'p99':>10}{'p99.9':>10}{'max':>10}")
     for name in ("lateness", "nanosleep", "cyclictest", "roundtrip", "guard", "age"):
         values = figures[f"{name}_us"]
         cells = "".join(f"{v:10.1f}" for v in values.values()) if values else "   not available"

@@ -14,7 +14,12 @@ from typing import Any
 
 import numba
 
-_SOURCES = ("runtime", "runtime/plants", "safety")
+# Every module that holds compiled code of the core, or constants that it takes in.
+_SOURCES = {
+    "runtime": ("clock", "compiled", "guard", "libc", "mailbox", "native", "records", "seats", "signals", "tape"),
+    "runtime/plants": ("native",),
+    "safety": ("evaluator", "fallbacks", "kernel", "limits", "model", "tape"),
+}
 
 
 @lru_cache(maxsize=1)
@@ -22,8 +27,9 @@ def core_folder() -> str:
     """Returns the folder of the core's machine code, whose name is the hash of what it is made from."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for path in sorted(p for folder in _SOURCES for p in (root / folder).glob("*.py")):
-        digest.update(path.read_bytes())
+    for folder, modules in _SOURCES.items():
+        for module in modules:
+            digest.update((root / folder / f"{module}.py").read_bytes())
     for package in ("mujoco", "numba", "llvmlite", "numpy"):
         digest.update(version(package).encode())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -13,7 +13,6 @@ import numpy as np
 from numba import carray, types
 from numpy.typing import NDArray
 
-from runtime.arbiter import ARBITER, check_control, choose_mode
 from runtime.clock import now_ns, sleep_until, ticks_overrun
 from runtime.compiled import compiled
 from runtime.libc import memcpy
@@ -24,29 +23,20 @@ from runtime.records import Robot
 from runtime.seats import MAX_SEATS, ask, await_answer, choose_seat, discard_late, empty_seats
 from runtime.signals import sense
 from runtime.tape import TERMS, Miss, Mode, Ring, append, row_dtype
+from safety.kernel import filter_command
+from safety.model import RuleSet
+from safety.monitor import Monitor
+from safety.tape import Inputs, Memory, Tape, reset
 
-# Settings, mail from the supervisor (`wanted`, `stop`), where the loop stands, what it counted, and where things are.
+_SETTINGS = ("period", "wait", "one_tick", "patience", "steps", "layout", "fall_ticks")
+_MAIL = ("wanted", "stop", "rearm")  # written by the supervisor at any time
+_POSITION = ("tick", "due", "episode", "age", "start", "active", "strikes", "still", "stopping", "fell", "mode")
+_COUNTERS = ("ticks", "guard_missed", "guest_missed", "late", "fallback", "takeovers", "upright", "work")
+_ADDRESSES = ("request", "request_state", "answer", "row", "rows", "sent", "waits", "signals", "sensed")
+_SIZES = ("request_head", "request_stride", "answer_head", "answer_stride", "row_stride", "capacity", "signal_bytes")
 STATE = np.dtype(
     [
-        *((name, "i8") for name in ("period", "wait", "one_tick", "patience", "steps", "layout", "fall_ticks")),
-        *((name, "i8") for name in ("wanted", "stop")),
-        *((name, "i8") for name in ("tick", "due", "episode", "age", "start", "active", "strikes", "still", "fell")),
-        *((name, "i8") for name in ("ticks", "guard_missed", "guest_missed", "late", "fallback", "takeovers")),
-        *(
-            (name, "i8")
-            for name in (
-                "request_head",
-                "request_stride",
-                "answer_head",
-                "answer_stride",
-                "row_stride",
-                "capacity",
-                "upright",
-                "work",
-            )
-        ),
-        *((name, "i8") for name in ("request", "request_state", "answer", "row", "rows", "sent", "waits")),
-        ("arbiter", ARBITER),
+        *((name, "i8") for name in (*_SETTINGS, *_MAIL, *_POSITION, *_COUNTERS, *_ADDRESSES, *_SIZES)),
         ("fall_tilt", "f8"),
         ("total", "f8"),
         ("totals", [(name, "f8") for name in TERMS]),
@@ -57,6 +47,7 @@ STATE = np.dtype(
 
 STILL_SPEED = 0.2  # [rad/s] joint speed (norm) below which a stopping robot counts as still
 STILL_TICKS = 5
+STOP_TIMEOUT = 5.0  # [s] after which a stop ends the run, still or not
 
 
 class End(IntEnum):
@@ -91,38 +82,50 @@ class Guard(NamedTuple):
     ring: Any
     """The tape's header."""
     body: Any
-    """`sent` (L, S) [1], the command that moves the plant now; `posture` (L, S) [rad], held in `Mode.HOLD`."""
+    """`sent` (L, S) [1], the command that moves the plant now."""
+    rules: Tape
+    """Rules, limits and fallbacks, compiled."""
+    verdict: Memory
+    """What they remember, and their verdict on this tick."""
+    inputs: Inputs
+    """What they are told."""
 
 
 _NONE, _WRONG_LAYOUT, _WRONG_SIZE = int(Miss.NONE), int(Miss.WRONG_LAYOUT), int(Miss.WRONG_SIZE)
 _GUEST_FAILED, _ABSENT = int(Miss.GUEST_FAILED), int(Miss.ABSENT)
-_GUEST, _REPEAT, _HOLD = int(Mode.GUEST), int(Mode.REPEAT), int(Mode.HOLD)
+_NOT_FINITE, _OUT_OF_RANGE = int(Miss.NOT_FINITE), int(Miss.OUT_OF_RANGE)
+_GUEST = int(Mode.GUEST)
 _RUNNING, _STEPS, _TERMINATED = int(End.RUNNING), int(End.STEPS), int(End.TERMINATED)
 _UNSTABLE, _STOPPED = int(End.UNSTABLE), int(End.STOPPED)
 
 _words = pointer_to(types.int64)
 
 
-def make_guard(robot: Robot, plant: NativePlant, layout: Layout, ring: Ring, clock: NDArray[Any]) -> Guard:
+def make_guard(
+    robot: Robot, plant: NativePlant, layout: Layout, ring: Ring, clock: NDArray[Any], rules: RuleSet
+) -> Guard:
     """Lays out a guard for a plant; settings that differ from these defaults are written to `state` before it runs."""
+    monitor = Monitor(rules)
     state = np.zeros(1, STATE)
     period = round(plant.period * 1e9)
     state["period"], state["wait"], state["seconds"] = period, period * 9 // 10, plant.period
     state["patience"] = max(2, round(0.02 / plant.period))
     state["steps"], state["layout"], state["wanted"] = robot.episode.steps, layout.key, -1
     state["fall_tilt"], state["fall_ticks"] = np.pi / 2, round(1.0 / plant.period)
-    state["arbiter"]["repeat_ticks"], state["arbiter"]["hold_ticks"] = 2, round(2.0 / plant.period)
     state["request_head"], state["request_stride"] = head_bytes(layout.request), layout.request.itemsize
     state["answer_head"], state["answer_stride"] = head_bytes(layout.answer), layout.answer.itemsize
     request, answer = np.zeros(1, layout.request), np.zeros(1, layout.answer)
     row = np.zeros(1, row_dtype(robot))
-    body = np.zeros(1, np.dtype([("sent", "f8", robot.shape), ("posture", "f8", robot.shape)]))
+    body = np.zeros(1, np.dtype([("sent", "f8", robot.shape)]))
+    state["signals"], state["signal_bytes"] = request["signals"].ctypes.data, robot.signals.itemsize
+    state["sensed"] = monitor.inputs.signals.ctypes.data
     state["request"], state["request_state"] = request.ctypes.data, request["state"].ctypes.data
     state["answer"], state["row"], state["sent"] = answer.ctypes.data, row.ctypes.data, body["sent"].ctypes.data
     state["rows"], state["capacity"], state["row_stride"] = ring.rows.ctypes.data, len(ring.rows), row.itemsize
     sensors = np.array(robot.layout).reshape(1)
     records = (request[0], answer[0], row[0], ring.header[0], body[0])
-    return Guard(clock[0], state[0], empty_seats(), plant.physics[0], sensors[0], *records)
+    return Guard(clock[0], state[0], empty_seats(), plant.physics[0], sensors[0], *records,
+                 monitor.tape, monitor.memory, monitor.inputs)  # fmt: skip
 
 
 def begin_episode(guard: Guard, episode: int, seed: int, first_deadline: int, waits: NDArray[Any]) -> None:
@@ -138,11 +141,12 @@ def begin_episode(guard: Guard, episode: int, seed: int, first_deadline: int, wa
     guard.request["seed"] = seed
     state = guard.state
     state["episode"], state["due"], state["age"], state["start"] = episode, first_deadline, 0, 1
-    state["strikes"] = state["still"] = state["fell"] = state["total"] = state["upright"] = state["work"] = 0
+    for name in ("strikes", "still", "stopping", "fell", "total", "upright", "work"):
+        state[name] = 0
     state["totals"] = 0.0
     waits.fill(0)
     state["waits"] = waits.ctypes.data
-    state["arbiter"]["mode"] = state["arbiter"]["misses"] = 0
+    reset(guard.rules, guard.verdict)
     guard.request["base"], guard.request["state_size"] = -1, 0
     guard.body["sent"] = 0.0
 
@@ -284,7 +288,7 @@ def _collect(guard: Any, asked: Any, deadline: Any) -> Any:
         elif reply.status != OK:
             miss = _GUEST_FAILED
         else:
-            miss = check_control(reply.commands.joint.control)
+            miss = _check(reply.commands.joint.control)
     if miss == _NONE:
         source = seat.answers + (asked % 4) * state.answer_stride + state.answer_head
         memcpy(state.request_state, source, reply.state_size)
@@ -296,32 +300,53 @@ def _collect(guard: Any, asked: Any, deadline: Any) -> Any:
 
 
 @compiled
+def _check(control: Any) -> Any:
+    """Returns `Miss.NONE` for a control (L, S) that is finite and inside [-1, 1], else what is wrong with it."""
+    miss = _NONE
+    for leg in range(control.shape[0]):
+        for segment in range(control.shape[1]):
+            if not np.isfinite(control[leg, segment]):
+                return _NOT_FINITE
+            if abs(control[leg, segment]) > 1.0:
+                miss = _OUT_OF_RANGE
+    return miss
+
+
+@compiled
 def _decide(guard: Any, miss: Any, expected: Any) -> None:
-    """Turns the answer, or its absence, into the command to send; `expected`: an answer was due in this tick."""
-    state, row, answer = guard.state, guard.row, guard.answer
+    """Passes the answer, or its absence, through rules, fallbacks and limits; what comes out is the command to send.
+
+    `expected` is False in the first tick of one-tick latency, whose command is the zeros of the reset.
+    """
+    state, row, verdict, facts = guard.state, guard.row, guard.verdict, guard.inputs.facts[0]
     row.miss = miss
-    signals = guard.request.signals
-    if not expected:
-        mode = _REPEAT  # the first tick of one-tick latency: nothing was asked yet, the zeros of the reset stay
+    obeyed = expected and miss == _NONE and state.stop == 0
+    if expected and miss != _NONE:
+        state.guest_missed += 1
+        state.strikes += 1
     else:
-        if miss != _NONE:
-            state.guest_missed += 1
-            state.strikes += 1
-        else:
-            state.strikes = 0
-        before = state.arbiter.mode
-        mode = choose_mode(state.arbiter, miss, state.stop != 0)
-        if mode == _HOLD and before != _HOLD:
-            _copy(signals.joint.position, guard.body.posture)
-    if mode == _GUEST:
-        row.commands = answer.commands
-        _copy(answer.commands.joint.control, guard.body.sent)
-    else:
-        if expected:
-            state.fallback += 1
-        fall_back(mode, guard.body.posture, signals, guard.body.sent)
-    row.mode = mode
-    limit(guard.body.sent)
+        state.strikes = 0
+    if obeyed:
+        row.commands = guard.answer.commands
+        _copy(guard.answer.commands.joint.control, guard.body.sent)
+    memcpy(state.sensed, state.signals, state.signal_bytes)
+    facts.answered = obeyed or not expected
+    facts.lateness = row.lateness * 1e-9
+    facts.stop_requested = state.stop
+    facts.planner_age = max(0, state.tick - guard.request.base - 1) * state.seconds if guard.request.base >= 0 else 0.0
+    facts.rearm = state.rearm
+    state.rearm = 0
+    filter_command(guard.rules, verdict, guard.inputs, floats_at(state.sent, guard.physics.nu))
+    core = verdict.core[0]
+    row.mode = state.mode = core.origin
+    row.yields = core.flags
+    for i in range(min(63, verdict.rules.shape[0])):
+        if verdict.rules[i].tripped:
+            row.rules |= np.int64(1) << i
+    if core.ends:
+        state.stop = 1  # a rule that only an operator clears ends the run
+    if row.mode != _GUEST:
+        state.fallback += 1
     _copy(guard.body.sent, row.sent)
     row.decided = now_ns(guard.clock) - guard.request.time - row.waited
     state.late += row.late
@@ -350,7 +375,7 @@ def _finish(guard: Any, unstable: Any) -> Any:
         end = _TERMINATED
     elif state.age >= state.steps:
         end = _STEPS
-    elif state.stop and _still(guard):
+    elif _still(guard):
         end = _STOPPED
     append(guard.ring, state.rows, state.capacity, state.row, state.row_stride)
     row.taped = now_ns(guard.clock) - stepped
@@ -377,13 +402,16 @@ def _score(guard: Any) -> None:
 def _still(guard: Any) -> Any:
     """Whether a stopping robot has stood still for `STILL_TICKS`, or had its chance in vain."""
     state, signals = guard.state, guard.request.signals
+    if state.stop == 0:
+        return False
     square = 0.0
     velocity = signals.joint.velocity
     for leg in range(velocity.shape[0]):
         for segment in range(velocity.shape[1]):
             square += velocity[leg, segment] * velocity[leg, segment]
     state.still = state.still + 1 if square < STILL_SPEED * STILL_SPEED else 0
-    return state.still >= STILL_TICKS or state.arbiter.misses * state.seconds > 5.0
+    state.stopping += 1
+    return state.still >= STILL_TICKS or state.stopping * state.seconds > STOP_TIMEOUT
 
 
 @compiled
@@ -402,25 +430,3 @@ def hash_bytes(address: Any, size: Any) -> Any:
     for word in words:
         value = (value ^ word) * np.int64(1099511628211)
     return value
-
-
-@compiled
-def fall_back(mode: Any, posture: Any, signals: Any, sent: Any) -> None:
-    """Writes the fallback's command over the last one sent: kept (repeat), PD to the posture (hold), or damping."""
-    if mode == _REPEAT:
-        return
-    for leg in range(sent.shape[0]):
-        for segment in range(sent.shape[1]):
-            control = -0.05 * signals.joint.velocity[leg, segment]
-            if mode == _HOLD:
-                control += 1.0 * (posture[leg, segment] - signals.joint.position[leg, segment])
-            sent[leg, segment] = control
-
-
-@compiled
-def limit(sent: Any) -> None:
-    """Clips the command into the actuators' range; what is not finite becomes zero."""
-    for leg in range(sent.shape[0]):
-        for segment in range(sent.shape[1]):
-            value = sent[leg, segment]
-            sent[leg, segment] = max(-1.0, min(1.0, value)) if np.isfinite(value) else 0.0

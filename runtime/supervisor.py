@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.clock import now_ns, real_clock
+from runtime.compiled import core_folder
 from runtime.control import ControlServer
 from runtime.crew import Crew, kill
 from runtime.errors import SurefootError
@@ -28,8 +29,11 @@ from runtime.realtime import GUARD_PRIORITY, SINGLE_THREADED, lock_memory, nicen
 from runtime.records import Robot
 from runtime.tape import EVENT, EVENTS, ROWS, TERMS, Ring, event_record, row_dtype
 from runtime.worker import WorkerSpec
+from safety.model import RuleSet
+from safety.rulefile import load_rules
 
 if TYPE_CHECKING:
+    from controllers.stack import Stack
     from runtime.run import Progress, Summary
 
 POLL = 0.005  # [s] between two looks at the workers
@@ -45,6 +49,7 @@ class Setup:
         robot: What moves.
         timestep: Physics step [s].
         frame_skip: Physics steps per tick.
+        rules: What every command passes.
         worker: What each worker is told.
         folder: The run's folder.
         card: What the run says about itself to `surefoot ps`.
@@ -61,6 +66,7 @@ class Setup:
     robot: Robot
     timestep: float
     frame_skip: int
+    rules: RuleSet
     worker: WorkerSpec
     folder: Path
     card: dict[str, Any]
@@ -108,7 +114,7 @@ class Supervisor:
         self.rows = Ring.create(row_dtype(setup.robot), ROWS)
         self.events = Ring.create(EVENT, EVENTS)
         self._clock = real_clock()
-        self.guard = make_guard(setup.robot, self.plant, self._layout, self.rows, self._clock)
+        self.guard = make_guard(setup.robot, self.plant, self._layout, self.rows, self._clock, setup.rules)
         state = self.guard.state
         state["wait"], state["one_tick"] = int(setup.wait * state["period"]), setup.one_tick
         state["steps"] = setup.steps
@@ -116,7 +122,12 @@ class Supervisor:
                          size=1 + setup.spares, module=setup.module)  # fmt: skip
         self.control = ControlServer(setup.folder, {"name": setup.folder.name, "pid": os.getpid(),
                                                     "started": time.time(), **setup.card})  # fmt: skip
-        self.control.handlers |= {"status": self.status, "statistics": self.statistics, "stop": self._stop}
+        self.control.handlers |= {
+            "status": self.status,
+            "statistics": self.statistics,
+            "stop": self._stop,
+            "rearm": self._rearm,
+        }
         self.degraded: list[str] = []
         self.outcomes: list[Outcome] = []
         self.recorder: subprocess.Popen[bytes] | None = None
@@ -215,7 +226,7 @@ class Supervisor:
         return {
             **self.setup.card, "name": self.setup.folder.name, "pid": os.getpid(),
             **{name: int(state[name]) for name in names}, "return": float(state["total"]),
-            "mode": ("guest", "repeat", "hold", "damp", "cut")[int(state["arbiter"]["mode"])],
+            "mode": ("guest", "repeat", "hold", "damp", "cut")[int(state["mode"])],
             "rate": round(1e9 / int(state["period"]), 6), "degraded": self.degraded, "workers": self.crew.status(),
             "recorder": self.recorder.pid if self.recorder else None,
         }  # fmt: skip
@@ -232,6 +243,11 @@ class Supervisor:
     def _stop(self, message: dict[str, Any]) -> dict[str, Any]:
         self.stop()
         return {"stopping": True}
+
+    def _rearm(self, message: dict[str, Any]) -> dict[str, Any]:
+        self.event("rearmed")
+        self.guard.state["rearm"] = 1
+        return {"rearmed": True}
 
     def close(self) -> None:
         """Ends every process; the recorder last, so that everything is on the tape."""
@@ -269,13 +285,16 @@ def run_realtime(summary: "Summary", on_progress: Callable[["Progress"], None], 
     )  # fmt: skip
     supervisor = Supervisor(
         Setup(
-            robot=stack.robot, timestep=stack.timestep, frame_skip=stack.frame_skip, worker=worker,
-            folder=summary.folder, card={"stack": stack.name, "planner": summary.planner, "budget": budget},
+            robot=stack.robot, timestep=stack.timestep, frame_skip=stack.frame_skip,
+            rules=stack_rules(stack), worker=worker, folder=summary.folder,
+            card={"stack": stack.name, "planner": summary.planner, "budget": budget},
             steps=length, seeds=tuple(request.seed + i for i in range(request.episodes)),
             one_tick=worker.one_tick,
         )
     )  # fmt: skip
     shown = 0.0
+    if not Path(core_folder()).exists():
+        say(f"compiling the guard (once; it is kept in {Path(core_folder()).parent})")
 
     def collect() -> None:
         for outcome in supervisor.outcomes[len(summary.episodes) :]:
@@ -305,6 +324,14 @@ def run_realtime(summary: "Summary", on_progress: Callable[["Progress"], None], 
         lost = supervisor.statistics()["tape"]
         if lost["lost"] or lost["unsaved"]:
             say(f"the tape lacks {lost['lost'] + lost['unsaved']} ticks")
+
+
+def stack_rules(stack: "Stack") -> RuleSet:
+    """Returns the rules that a stack names, or, where it names none, its robot's limits and fallbacks alone."""
+    name = stack.document.get("rules")
+    if name is not None:
+        return load_rules(str(name), stack.robot, stack.period)
+    return replace(load_rules(stack.robot.name), rules=(), arming=None, period=stack.period)
 
 
 def _stack_path(name: str) -> Path:
