@@ -107,7 +107,9 @@ def read_module(path: Path) -> Module:
         SurefootError: the file is not a layer; the message names the file, the line where there is one, and the remedy.
     """
     try:
-        source = path.read_text()
+        source = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise SurefootError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
         raise SurefootError(f"{path}: cannot be read: {error.strerror}") from None
     return check_module(path.stem, path, source)

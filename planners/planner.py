@@ -15,6 +15,7 @@ from planners.costs import read_objective
 from planners.model import planner_model
 from runtime import config
 from runtime.errors import SurefootError, nearest
+from runtime.units import parse_quantity
 
 PLANNERS = {
     "residual": "Gaussian residual sequences around the best plan so far, warm-started (planners/residual.py)",
@@ -105,13 +106,19 @@ class Planner(Protocol):
 
 
 def parse_budget(value: object, where: str) -> Budget:
-    """A budget from `96` (candidates) or `45ms` (time)."""
+    """A budget from `96` (candidates) or `45ms` (time).
+
+    Raises:
+        SurefootError: neither, or too little to plan with.
+    """
     if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, str) and value.isdigit()):
         count = int(value)
         if count < 1:
             raise SurefootError(f"{where}: a budget of {count} candidates cannot plan; at least 1")
         return Budget(candidates=count)
-    return Budget(seconds=config.number(1e-4, 3600.0, "s")(value, where))
+    if not isinstance(value, str):
+        raise SurefootError(f"{where}: expected candidates, such as 96, or a time, such as '45 ms', found {value!r}")
+    return Budget(seconds=config.number(1e-4, 3600.0, "s")(parse_quantity(value, "s", where), where))
 
 
 def make_planner(
@@ -139,7 +146,7 @@ def make_planner(
 
     kinds: dict[str, Any] = {"residual": ResidualPlanner, "tree": TreePlanner}
     where = f"{stack.name}: planner"
-    doc = config.Section(stack.document.get("planner", {"use": "none"}), where)
+    doc = config.Section(stack.document.get("planner") or {"use": "none"}, where)
     own = doc.take("use", config.text)
     name = use or own
     if name == "none":

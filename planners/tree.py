@@ -69,6 +69,7 @@ class TreePlanner:
         winner_score = float(scores[winner])
         if self.expand and spending.allowed(1):
             gains = self.rollouts.run(snapshot, first[best, None], horizon=1, final=False).copy()
+            spending.control_steps += len(best)
             starts = self.rollouts.end[: len(best)].copy()
             origin = np.repeat(np.arange(len(best)), len(self.second))
             pairs = self._score(starts, np.tile(self.second, (len(best), 1)), origin, spending)

@@ -52,10 +52,12 @@ def available(kind: str) -> list[str]:
 def load(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; keys given twice, tabs and other malformed YAML are errors with their line."""
     try:
-        with path.open() as stream:
+        with path.open(encoding="utf-8") as stream:
             data = yaml.load(stream, _UniqueKeys)
     except yaml.YAMLError as error:
         raise SurefootError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError:
+        raise SurefootError(f"{path}: not a text file in UTF-8") from None
     except OSError as error:
         raise SurefootError(f"{path}: cannot be read: {error.strerror}") from None
     if not isinstance(data, dict):

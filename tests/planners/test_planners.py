@@ -1,0 +1,240 @@
+"""Budgets, warm start, randomness and reproducibility of the planners, and the tree against a brute-force search."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+import pytest
+
+from controllers.stack import load_stack
+from planners.planner import Budget, Planner, make_planner, noise, parse_budget
+from planners.tree import SATURATED
+from runtime.errors import SurefootError
+from tests.controllers.kit import episode, stack
+from tests.planners import serial
+from tests.planners.kit import snapshots
+
+ANT, CHEETAH = "ant-reference", "half_cheetah-reference"
+SMALL_TREE = ("planner.shifts=[0.5]", "planner.gaussian_counts=[3]", "planner.gaussian_sigmas=[0.3]",
+              "planner.horizon=3", "planner.expand=2", "planner.batch=16")  # fmt: skip
+FIRST, SECOND = 1 + 12 + 3 + 64, 1 + 12 + 64
+
+
+def planner_of(name: str, *sets: str, threads: int = 1) -> Planner:
+    made = make_planner(stack(name, *sets), threads=threads)
+    assert made is not None
+    made[0].reset(11)
+    return made[0]
+
+
+@pytest.fixture
+def residual() -> Iterator[Planner]:
+    planner = planner_of(ANT, "planner.horizon=4")
+    yield planner
+    planner.close()
+
+
+@pytest.fixture
+def tree() -> Iterator[Planner]:
+    planner = planner_of(CHEETAH, *SMALL_TREE)
+    yield planner
+    planner.close()
+
+
+class Clock:
+    """Moves on by a fixed time at every look at it."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.mark.parametrize("candidates", [1, 7, 8, 9, 30])
+def test_residual_spends_exactly_its_candidates(residual: Planner, candidates: int) -> None:
+    decision = residual.decide(snapshots(ANT)[8:9], Budget(candidates=candidates))
+    assert (decision.candidates, decision.control_steps) == (candidates, 4 * candidates)
+
+
+@pytest.mark.parametrize("candidates", [1, 16, FIRST - 1, FIRST, FIRST + 1, FIRST + 2 * SECOND])
+def test_tree_spends_exactly_its_candidates(tree: Planner, candidates: int) -> None:
+    decision = tree.decide(snapshots(CHEETAH)[8:9], Budget(candidates=candidates))
+    expanding = 2 if candidates > FIRST else 0  # the best two are simulated for one tick more
+    assert (decision.candidates, decision.control_steps) == (candidates, 3 * candidates + expanding)
+
+
+def test_tree_ends_when_there_is_nothing_left_to_try(tree: Planner) -> None:
+    assert tree.decide(snapshots(CHEETAH)[8:9], Budget(candidates=10**6)).candidates == FIRST + 2 * SECOND
+
+
+def test_a_budget_in_time_ends_after_a_whole_round(residual: Planner) -> None:
+    """A round is begun only if the slowest so far would still fit: looks at 1, 2 | 3 begin, 4 end of round one, ..."""
+    decision = residual.decide(snapshots(ANT)[8:9], Budget(seconds=8.5, now=Clock(1.0)))
+    assert decision.candidates > 8
+    assert decision.candidates % 8 == 0
+    again = residual.decide(snapshots(ANT)[8:9], Budget(seconds=17.0, now=Clock(1.0)))
+    assert again.candidates > decision.candidates
+
+
+@pytest.mark.parametrize(("kind", "first"), [("residual", 8), ("tree", 16)])
+def test_the_first_batch_is_simulated_however_late_it_is(kind: str, first: int, request: pytest.FixtureRequest) -> None:
+    planner = request.getfixturevalue(kind)
+    name = ANT if kind == "residual" else CHEETAH
+    assert planner.decide(snapshots(name)[8:9], Budget(seconds=1e-4, now=Clock(1.0))).candidates == first
+
+
+def test_the_next_plan_is_the_rest_of_the_best_decayed(residual: Planner) -> None:
+    """With one candidate the best plan is the warm-started one."""
+    plan = 0.1 * np.random.default_rng(0).standard_normal(residual.plan.shape).clip(-1.0, 1.0)
+    residual.plan[:] = plan
+    decision = residual.decide(snapshots(ANT)[8:9], Budget(candidates=1))
+    np.testing.assert_array_equal(decision.residual, plan[0])
+    np.testing.assert_array_equal(residual.plan[:-1], 0.504186948858 * plan[1:])
+    np.testing.assert_array_equal(residual.plan[-1], 0.0)
+    residual.reset(0)
+    assert not residual.plan.any()
+
+
+def test_more_candidates_never_make_a_plan_worse(residual: Planner) -> None:
+    """Noise does not depend on the budget, so a larger one has seen all that a smaller one saw."""
+    scores = []
+    for candidates in (1, 8, 16, 20, 24, 96):
+        residual.reset(4)
+        scores.append(residual.decide(snapshots(ANT)[8:9], Budget(candidates=candidates)).score)
+    assert scores == sorted(scores)
+    assert scores[-1] > scores[0]
+
+
+def test_noise_is_a_function_of_seed_tick_round_and_candidate() -> None:
+    few, many = noise(1, 2, 3, (4, 5)), noise(1, 2, 3, (9, 5))
+    np.testing.assert_array_equal(few, many[:4])
+    others = [noise(*key, (4, 5)) for key in ((0, 2, 3), (1, 1, 3), (1, 2, 2), (1, 3, 2))]
+    assert all(not np.any(few == other) for other in others)
+
+
+def test_residuals_stay_within_their_clip(residual: Planner) -> None:
+    for i in range(4):
+        decision = residual.decide(snapshots(ANT)[i : i + 1], Budget(candidates=24))
+        assert 0.0 < np.abs(decision.residual).max() <= 0.12016284
+
+
+def test_tree_equals_a_brute_force_search(tree: Planner) -> None:
+    start = snapshots(CHEETAH)[8:9]
+    simulation = serial.Simulation(stack(CHEETAH), tree.rollouts.model, "control")  # type: ignore[attr-defined]
+
+    def score(actions: list[np.ndarray], ticks: int) -> float:
+        terms = serial.cheetah_terms(simulation.run(start, np.array(actions), ticks))
+        return float(terms["progress"] - 0.1 * terms["effort"] + 0.5 * terms["final_velocity"])
+
+    shifts = [sign * 0.5 * np.eye(6)[j] for sign in (1, -1) for j in range(6)]
+    corners = [SATURATED * np.array(signs) for signs in product((-1, 1), repeat=6)]
+    gaussian = list(0.3 * noise(11, 8, 0, (3, 6)))
+    firsts = [np.zeros(6), *shifts, *gaussian, *corners]
+    ranked = sorted(range(len(firsts)), key=lambda i: -score([firsts[i]], 3))
+    pairs = {(i, j): score([firsts[i], second], 4) for i in ranked[:2]
+             for j, second in enumerate([np.zeros(6), *shifts, *corners])}  # fmt: skip
+    best = max(pairs, key=lambda pair: pairs[pair])
+    decision = tree.decide(start, Budget(candidates=10**6))
+    np.testing.assert_array_equal(decision.residual, firsts[best[0]])
+    np.testing.assert_allclose(decision.score, pairs[best], rtol=1e-12)
+    assert best[0] != ranked[0] or best[1] != 0  # the second level matters here
+
+
+@pytest.mark.parametrize(
+    ("name", "sets"),
+    [(ANT, ("planner.budget=24", "planner.horizon=4")), (CHEETAH, (*SMALL_TREE, "planner.budget=150"))],
+)
+def test_one_thread_and_two_give_the_same_rows_twice(name: str, sets: tuple[str, ...]) -> None:
+    one, two, again = (episode(stack(name, *sets), 15, 2, threads=threads) for threads in (1, 2, 2))
+    assert one.tobytes() == two.tobytes() == again.tobytes()
+    other = episode(stack(name, *sets), 15, 3, threads=1)
+    assert not np.array_equal(other["sent"], one["sent"])
+
+
+def test_one_tick_of_latency_sends_what_was_decided_a_tick_before() -> None:
+    rows = episode(stack(ANT, "planner.budget=24", "planner.horizon=4"), 15, 2, threads=1, one_tick=True)
+    assert not rows["sent"][0].any()
+    np.testing.assert_array_equal(rows["sent"][1:], rows["commands"]["joint"]["control"][:-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "use", "message"),
+    [
+        ("ant-rhythm", "residual", "ant-rhythm: the planner 'residual' needs a section 'cost', which this stack lacks"),
+        (
+            ANT,
+            "treee",
+            "ant-reference: planner: unknown planner 'treee'; did you mean 'tree'? valid: none, residual, tree",
+        ),
+    ],
+)
+def test_a_planner_that_cannot_be_made_is_refused(name: str, use: str, message: str) -> None:
+    with pytest.raises(SurefootError) as caught:
+        make_planner(stack(name), use)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("planner=tree", "ant-reference: planner: expected a mapping of keys to values, found 'tree'"),
+        ("planner.use=mpc", "unknown planner 'mpc'"),
+        ("planner.sigmma=1", "ant-reference: planner: unknown key 'sigmma'; did you mean 'sigma'?"),
+        (
+            "planner.space=torque",
+            "planner.space: unknown space 'torque'; did you mean 'target'? valid: control, target",
+        ),
+        ("planner.horizon=0", "planner.horizon: expected a whole number in [1, 1000], found 0"),
+        ("planner.budget=0", "planner.budget: a budget of 0 candidates cannot plan; at least 1"),
+        ("planner.budget=fast", "planner.budget: "),
+        ("planner.model.integrator=rk5", "planner.model"),
+        ("cost.progres.weight=1", "no section 'progres'; did you mean 'progress'?"),
+        ("cost.speed={weight: 1}", "ant-reference: cost: unknown cost term 'speed'; "),
+        ("cost.progress.wieght=1", "ant-reference: cost.progress: unknown key 'wieght'; did you mean 'weight'?"),
+        ("cost.progress.weight=.nan", "ant-reference: cost.progress.weight: expected a finite number [1], found nan"),
+        ("cost.height.target=0.4 kg", "ant-reference: cost.height.target: "),
+        ("cost={}", "ant-reference: cost: an objective needs at least one term; valid: progress, "),
+    ],
+)
+def test_wrong_settings_are_refused(assignment: str, message: str) -> None:
+    with pytest.raises(SurefootError) as caught:
+        make_planner(load_stack(ANT, (assignment,)))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_planner_than_the_stacks_own_takes_its_own_defaults_and_the_shared_settings() -> None:
+    made = make_planner(stack(CHEETAH, "planner.horizon=3"), "residual", threads=1)
+    assert made is not None
+    planner, budget = made
+    assert budget == Budget(candidates=96)
+    assert planner.plan.shape == (3, 6)
+    planner.decide(snapshots(CHEETAH)[8:9], Budget(candidates=2))
+    planner.close()
+
+
+def test_a_stack_with_a_cost_and_no_planner_takes_any() -> None:
+    bare = stack(CHEETAH, "planner=null")
+    assert make_planner(bare) is None
+    made = make_planner(bare, "tree", Budget(candidates=5), threads=1)
+    assert made is not None
+    planner, budget = made
+    assert planner.decide(snapshots(CHEETAH)[8:9], budget).candidates == 5
+    planner.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "budget", "words"), [(96, Budget(candidates=96), "96"), ("96", Budget(candidates=96), "96"),
+                                   ("45ms", Budget(seconds=0.045), "45 ms"), ("0.1 s", Budget(seconds=0.1), "100 ms")]
+)  # fmt: skip
+def test_a_budget_reads_and_prints(value: object, budget: Budget, words: str) -> None:
+    assert parse_budget(value, "budget") == budget
+    assert str(budget) == words
+
+
+@pytest.mark.parametrize("value", [0, -5, True, 1.5, "1.5", "0 ms", "-3", "45 m", "ms", None])
+def test_what_is_no_budget_is_refused(value: object) -> None:
+    with pytest.raises(SurefootError, match="--budget"):
+        parse_budget(value, "--budget")
