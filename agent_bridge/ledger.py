@@ -99,33 +99,49 @@ class Ledger:
             raise SurefootError(f"{where}: {error}; run `surefoot ledger verify`") from None
 
     def verify(self) -> Verification:
-        """Looks for rows that were edited, removed (the last ones too) or inserted; writes nothing.
+        """Looks for rows that were edited, removed (the last ones too) or inserted; writers wait meanwhile.
 
         Raises:
             SurefootError: A row is of a newer schema.
         """
-        head, previous = self._read_head(), NO_ROW
+        with self.journal.locked():
+            found, hashes = self._verify_chain()
+            head = self._read_head()
+        if not found.ok or (head is None and not hashes):
+            return found
+        if head is None:
+            return Verification(False, found.rows, None, f"{self.head} is missing: nobody knows where the ledger ended")
+        if found.rows < head.count:
+            missing = head.count - found.rows
+            return Verification(False, found.rows, found.rows + 1, f"{missing} rows are missing at the end")
+        if head.count and hashes[head.count - 1] != head.hash:
+            return Verification(False, found.rows, head.count, "the chain was written anew")
+        if hashes[head.count :] not in ([], [head.pending]):
+            return Verification(False, found.rows, head.count + 1, "rows were added that the ledger did not write")
+        return found
+
+    def adopt(self) -> Verification:
+        """Takes the ledger as it stands for whole, if its chain is: for a store that came from another place.
+
+        Raises:
+            SurefootError: This place knows already where the ledger ends, or a row is of a newer schema.
+        """
+        if self._read_head() is not None:
+            raise SurefootError(f"{self.journal.path}: its end is known in {self.head}; run `surefoot ledger verify`")
+        found, hashes = self._verify_chain()
+        if found.ok and hashes:
+            self._write_head(Head(len(hashes), hashes[-1]))
+        return found
+
+    def _verify_chain(self) -> tuple[Verification, list[str]]:
         hashes: list[str] = []
         lines = self.journal.lines()
         for number, line in enumerate(lines, 1):
-            problem = self._problem(line, number, previous)
+            problem = self._problem(line, number, hashes[-1] if hashes else NO_ROW)
             if problem:
-                return Verification(False, len(lines), number, problem)
-            previous = json.loads(line)["hash"]
-            hashes.append(previous)
-        if head is None:
-            if not lines:
-                return Verification(True, 0)
-            return Verification(False, len(lines), None, f"{self.head} is missing: nobody knows where the ledger ended")
-        if len(lines) < head.count:
-            return Verification(
-                False, len(lines), len(lines) + 1, f"{head.count - len(lines)} rows are missing at the end"
-            )
-        if head.count and hashes[head.count - 1] != head.hash:
-            return Verification(False, len(lines), head.count, "the chain was written anew")
-        if hashes[head.count :] not in ([], [head.pending]):
-            return Verification(False, len(lines), head.count + 1, "rows were added that the ledger did not write")
-        return Verification(True, len(lines))
+                return Verification(False, len(lines), number, problem), hashes
+            hashes.append(json.loads(line)["hash"])
+        return Verification(True, len(lines)), hashes
 
     def _problem(self, line: bytes, number: int, previous: str) -> str:
         try:

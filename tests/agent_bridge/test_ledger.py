@@ -126,6 +126,20 @@ def test_a_lost_head_is_told(filled):
         filled.append(trial(9))
 
 
+def test_a_store_from_another_place_is_adopted(filled, tmp_path):
+    moved = Ledger(filled.journal.path, tmp_path / "elsewhere.json")
+    assert moved.adopt().ok
+    assert (moved.verify().ok, moved.append(trial(9)).index) == (True, 6)
+    with pytest.raises(SurefootError, match="its end is known"):
+        moved.adopt()
+
+
+def test_a_broken_chain_is_not_adopted(filled, tmp_path):
+    filled.journal.path.write_bytes(b"".join(lines(filled)[1:]))
+    moved = Ledger(filled.journal.path, tmp_path / "elsewhere.json")
+    assert (moved.adopt().ok, moved.head.exists()) == (False, False)
+
+
 def test_a_torn_last_line_is_no_row(filled):
     with filled.journal.path.open("ab") as stream:
         stream.write(b'{"schema": 1, "ind')
