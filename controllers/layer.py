@@ -139,6 +139,8 @@ def _fields(module: ModuleType, name: str, path: Path) -> tuple[dataclasses.Fiel
     fields = dataclasses.fields(kind)
     maker = "param" if name == "Params" else "state"
     for field in fields:
+        if name == "Params" and field.name in ("use", "every"):
+            raise SurefootError(f"{path}: Params.{field.name}: 'every' and 'use' are the stack's own keys; rename it")
         if "unit" not in field.metadata:
             raise SurefootError(f"{path}: {name}.{field.name} is declared with {maker}(...), with a unit and a doc")
         for axis in field.metadata["shape"]:
