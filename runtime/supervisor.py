@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,12 @@ from runtime.mailbox import mail_layout
 from runtime.plants.native import NativePlant
 from runtime.realtime import GUARD_PRIORITY, SINGLE_THREADED, lock_memory, niceness, prepare_loop
 from runtime.records import Robot
+from runtime.rules import stack_rules
 from runtime.tape import EVENT, EVENTS, ROWS, TERMS, Ring, event_record, row_dtype
 from runtime.worker import WorkerSpec
 from safety.model import RuleSet
-from safety.rulefile import load_rules
 
 if TYPE_CHECKING:
-    from controllers.stack import Stack
     from runtime.run import Progress, Summary
 
 POLL = 0.005  # [s] between two looks at the workers
@@ -134,6 +133,7 @@ class Supervisor:
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._guard_thread, name="guard")
         self._recorder_next = 0.0
+        self._recorder_error = 0
 
     def event(self, name: str, **details: Any) -> None:
         """Puts an event on the tape."""
@@ -214,6 +214,11 @@ class Supervisor:
             )  # fmt: skip
 
     def _attend_recorder(self) -> None:
+        error = int(self.rows.header["error"][0])
+        if error != self._recorder_error:
+            self._recorder_error = error
+            name, reason = ("recorder_failing", os.strerror(error)) if error > 0 else ("recorder_recovered", "")
+            self.event(name, reason=reason, unsaved=int(self.rows.header["unsaved"][0]))
         if self.recorder is not None and self.recorder.poll() is not None and time.monotonic() > self._recorder_next:
             self._recorder_next = time.monotonic() + 1.0
             self.event("recorder_died", status=self.recorder.returncode)
@@ -282,6 +287,8 @@ def run_realtime(summary: "Summary", on_progress: Callable[["Progress"], None], 
     worker = WorkerSpec(
         stack={"name": stack.name, "document": stack.document, "path": str(_stack_path(request.stack))},
         planner=summary.planner, budget=budget, threads=request.threads, one_tick=request.latency == "one_tick",
+        # Without a planner the worker only ever runs while the guard waits: on one core, neither wakes another one.
+        cores=[min(os.sched_getaffinity(0))] if summary.planner == "none" else None,
     )  # fmt: skip
     supervisor = Supervisor(
         Setup(
@@ -324,14 +331,6 @@ def run_realtime(summary: "Summary", on_progress: Callable[["Progress"], None], 
         lost = supervisor.statistics()["tape"]
         if lost["lost"] or lost["unsaved"]:
             say(f"the tape lacks {lost['lost'] + lost['unsaved']} ticks")
-
-
-def stack_rules(stack: "Stack") -> RuleSet:
-    """Returns the rules that a stack names, or, where it names none, its robot's limits and fallbacks alone."""
-    name = stack.document.get("rules")
-    if name is not None:
-        return load_rules(str(name), stack.robot, stack.period)
-    return replace(load_rules(stack.robot.name), rules=(), arming=None, period=stack.period)
 
 
 def _stack_path(name: str) -> Path:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from runtime.clock import real_clock
 from runtime.errors import SurefootError
 from runtime.mailbox import FAILED, OK, Layout, Mailbox, head_bytes, mail_layout, receive, reply
-from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, prepare_loop
+from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, lock_memory, prepare_loop
 from runtime.records import Robot
 
 PATIENCE = 200_000_000  # [ns] between two looks at whether the guard still lives
@@ -214,15 +214,15 @@ def compile_mail(service: Service) -> None:
     rehearsal.close()
 
 
-def run_worker(spec: WorkerSpec, host: Host) -> Service:
+def run_worker(spec: WorkerSpec, host: Host, kind: type[Service] = Service) -> Service:
     """Attaches a warm host to its mailbox, with the priority that it was promised."""
     layout = mail_layout(host.robot)
     box = Mailbox.attach(layout, spec.descriptors, spec.layout)
-    service = Service(host, layout, box)
+    service = kind(host, layout, box)
     service.warm()
     compile_mail(service)
     freeze_collector()
-    for reason in prepare_loop(LAYER_PRIORITY if spec.fifo else None, spec.cores):
+    for reason in lock_memory() + prepare_loop(LAYER_PRIORITY if spec.fifo else None, spec.cores):
         print(f"worker: {reason}", file=sys.stderr)
     box.say_ready()
     return service
