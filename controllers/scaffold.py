@@ -15,7 +15,7 @@ USES = {
     "balance": "c.balance.offset[leg, segment] = -p.gain * x.torso.pitch",
     "limb": "c.limb.target[leg, segment] = p.gain * math.sin(s.phase) + c.balance.offset[leg, segment]",
     "joint": """error = c.joint.target[leg, segment] - x.joint.position[leg, segment]
-            c.joint.control[leg, segment] = max(-1.0, min(1.0, p.gain * error))""",
+            c.joint.control[leg, segment] = min(max(p.gain * error, -1.0), 1.0)""",
 }
 
 MODULE = '''"""{level_title}: one sentence of what this layer does and why it works.

@@ -209,7 +209,8 @@ def _generate(stack: Stack) -> str:
                 indent = "        "
             lines.append(f"{indent}x.period = {stack.period * item.every!r}")
             lines.append(f"{indent}{item.slot}.update(p.{item.slot}, m.{item.slot}, x, c)")
-    lines += _over_joints("c.joint.control[i, j] = max(-1.0, min(1.0, c.joint.control[i, j] + r.control[i, j]))", stack)
+    # min outside max: the other order turns NaN into full torque and hides it from the guard.
+    lines += _over_joints("c.joint.control[i, j] = min(max(c.joint.control[i, j] + r.control[i, j], -1.0), 1.0)", stack)
     lines += [
         "",
         '@njit(error_model="numpy", cache=True, nogil=True)',

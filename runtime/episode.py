@@ -14,7 +14,11 @@ from runtime.guest import Guest
 from runtime.plants import Plant, UnstableError
 from runtime.records import Robot
 from runtime.tape import TERMS, row_dtype
+from safety.model import DERATE
+from safety.monitor import Monitor
+from safety.tape import BLOCKED, CLAMPED, SLEWED
 
+SHAPED = CLAMPED | BLOCKED | SLEWED
 FALLEN_TICKS = 20
 """A planar robot has fallen once its torso was past a right angle for this many ticks."""
 
@@ -36,6 +40,10 @@ class EpisodeResult:
     """Ticks in which the torso was within a right angle of upright."""
     control_steps: int = 0
     """Control ticks simulated by the planner."""
+    interventions: int = 0
+    """Ticks in which a safety rule changed the command."""
+    shaped: int = 0
+    """Ticks in which a limit changed the command."""
     decision_ns: list[int] = field(default_factory=list)
     """Time of each decision [ns]."""
 
@@ -65,6 +73,7 @@ def run_episode(
     plant: Plant,
     result: EpisodeResult,
     *,
+    monitor: Monitor | None = None,
     one_tick: bool = False,
     steps: int | None = None,
     record: Callable[[np.ndarray], None] | None = None,
@@ -76,6 +85,7 @@ def run_episode(
         guest: What decides.
         plant: What moves.
         result: `EpisodeResult(seed)`, updated as the ticks pass; the seed is the plant's reset's and the planner's.
+        monitor: The safety rules that every command passes; None: commands go to the plant as they are.
         one_tick: Apply the answer to a state one tick later, as a machine that needs time to think must.
         steps: Ticks; default: the robot's episode.
         record: Called with every tick's row (1,), a `runtime.tape.row_dtype`; the row is reused.
@@ -84,7 +94,7 @@ def run_episode(
     Returns:
         The result; an unstable simulation is reported in it, not raised.
     """
-    for row in ticks(guest, plant, result, one_tick=one_tick, steps=steps):
+    for row in ticks(guest, plant, result, monitor=monitor, one_tick=one_tick, steps=steps):
         if record is not None:
             record(row)
         if on_tick is not None:
@@ -93,32 +103,36 @@ def run_episode(
 
 
 def ticks(
-    guest: Guest, plant: Plant, result: EpisodeResult, *, one_tick: bool, steps: int | None
+    guest: Guest, plant: Plant, result: EpisodeResult, *, monitor: Monitor | None, one_tick: bool, steps: int | None
 ) -> Iterator[np.ndarray]:
     """The ticks of an episode, one row each; updates the result as they pass."""
     robot = guest.stack.robot
     row = np.zeros(1, row_dtype(robot))
-    signals, pending = np.zeros(1, robot.signals), np.zeros(robot.shape)
+    signals, commands = np.zeros(1, robot.signals), np.zeros(1, robot.commands)
     falls = FallDetector(robot)
     plant.reset(result.seed)
     guest.reset(result.seed)
+    if monitor is not None:
+        monitor.reset()
     period_ns = round(plant.period * 1e9)
     for tick in range(episode_ticks(guest.stack) if steps is None else steps):
         qpos, qvel = plant.state()
         plant.signals(signals[0])
-        signals["tick"], signals["time"] = tick, tick * plant.period
+        signals["tick"], signals["time"], signals["period"] = tick, tick * plant.period, plant.period
         row["qpos"], row["qvel"], row["signals"] = qpos, qvel, signals
         begin = time.perf_counter_ns()
-        if one_tick:
-            sent = pending.copy()
+        if one_tick:  # the answer to the tick before is sent, and the guest plans from what it will lead to
+            row["commands"] = commands
+            sent = _filter(monitor, signals, commands, row, result)
             work = guest.answer(*guest.predict(qpos, qvel, signals, sent))
-            pending[:] = guest.commands["joint"]["control"]
+            commands[0] = guest.commands
         else:
             work = guest.answer(qpos, qvel, signals)
-            sent = guest.commands["joint"]["control"]
+            commands[0] = row["commands"] = guest.commands
+            sent = _filter(monitor, signals, commands, row, result)
         result.decision_ns.append(time.perf_counter_ns() - begin)
         result.control_steps += work.control_steps
-        row["commands"], row["sent"] = guest.commands, sent
+        row["sent"] = sent
         row["tick"], row["wake"], row["start"] = tick, tick * period_ns, tick == 0
         row["base"], row["answered"], row["finished"] = tick - 1, tick - one_tick, work.candidates
         try:
@@ -139,3 +153,24 @@ def ticks(
         yield row
         if outcome.terminated:
             return
+        if monitor is not None and monitor.memory.core["ends"][0]:
+            result.error = f"{monitor.verdict()['rule']}: this safety rule ended the run"
+            return
+
+
+def _filter(
+    monitor: Monitor | None, signals: np.ndarray, commands: np.ndarray, row: np.ndarray, result: EpisodeResult
+) -> np.ndarray:
+    """What is to be sent for the commands (1,): a control (leg, segment) that has passed the rules."""
+    sent: np.ndarray = commands["joint"]["control"][0].copy()
+    if monitor is None:
+        return sent
+    monitor.observe(signals)
+    action = monitor.filter(sent.reshape(-1))
+    core = monitor.memory.core[0]
+    row["mode"], row["yields"] = core["origin"], core["flags"]
+    tripped = monitor.memory.rules["tripped"][:63] != 0
+    row["rules"] = np.dot(tripped, 1 << np.arange(len(tripped)))
+    result.interventions += action >= DERATE
+    result.shaped += bool(core["flags"] & SHAPED)
+    return sent

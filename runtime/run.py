@@ -23,8 +23,10 @@ from planners.planner import Budget, make_planner, parse_budget
 from runtime.episode import EpisodeResult, episode_ticks, run_episode
 from runtime.errors import SurefootError, nearest
 from runtime.guest import Guest
-from runtime.plants import make_plant
+from runtime.plants import Plant, make_plant
+from runtime.rules import stack_rules
 from runtime.tapefile import TapeWriter
+from safety.monitor import Monitor
 
 LATENCIES = ("none", "one_tick")
 PACKAGES = ("surefoot", "mujoco", "numpy", "numba", "gymnasium")
@@ -96,7 +98,9 @@ class Summary:
             "steps": ticks, "upright": sum(e.upright for e in self.episodes) / ticks if ticks else None,
             "decision_ms": percentiles(decisions / 1e6), "guard_missed": self.guard_missed,
             "guest_missed": self.guest_missed, "sim_steps_per_tick": planned / ticks if ticks else 0.0,
-            "degraded": self.degraded, "interrupted": self.interrupted, "folder": str(self.folder),
+            "interventions": sum(e.interventions for e in self.episodes),
+            "shaped": sum(e.shaped for e in self.episodes), "degraded": self.degraded, "interrupted": self.interrupted,
+            "folder": str(self.folder),
             "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
         }  # fmt: skip
 
@@ -145,6 +149,7 @@ def run(
             f"--budget {in_force}: lockstep counts candidates, or it could not be repeated; "
             "give a number of candidates, or --realtime"
         )
+    monitor = Monitor(stack_rules(stack))
     folder = _make_folder(request, stack)
     name = (request.planner or stack.document["planner"]["use"]) if made else "none"
     summary = Summary(request, stack, name, in_force, folder)
@@ -157,7 +162,7 @@ def run(
             guest.close()
             run_realtime(summary, on_progress, say)
         else:
-            _lockstep(summary, guest, plant, on_progress, say)
+            _lockstep(summary, guest, monitor, plant, on_progress, say)
     except KeyboardInterrupt:
         summary.interrupted = True
     finally:
@@ -168,11 +173,12 @@ def run(
 
 
 def _lockstep(
-    summary: Summary, guest: Guest, plant: Any, on_progress: Callable[[Progress], None], say: Callable[[str], None]
-) -> None:
+    summary: Summary, guest: Guest, monitor: Monitor, plant: Plant, on_progress: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
     request, stack = summary.request, summary.stack
     tape = TapeWriter(stack.robot, summary.folder / "tape-000.mcap")
-    warm(guest)
+    warm(guest, monitor)
     length = request.steps or episode_ticks(stack)
     index = 0
     broken = False
@@ -204,8 +210,8 @@ def _lockstep(
                     on_progress(Progress(episode, request.episodes, length, result))
 
             run_episode(
-                guest, plant, result, one_tick=request.latency == "one_tick", steps=length, record=record,
-                on_tick=show,
+                guest, plant, result, monitor=monitor, one_tick=request.latency == "one_tick", steps=length,
+                record=record, on_tick=show,
             )  # fmt: skip
             on_progress(Progress(episode, request.episodes, length, result))
     finally:
@@ -216,10 +222,11 @@ def _lockstep(
                 say(f"the tape could not be completed: {os.strerror(error.errno or errno.EIO)}")
 
 
-def warm(guest: Guest) -> None:
+def warm(guest: Guest, monitor: Monitor) -> None:
     """Compile whatever is not compiled yet, before anything is timed."""
     model = guest.model
     guest.answer(model.qpos0, np.zeros(model.nv), np.zeros(1, guest.stack.robot.signals))
+    monitor.filter(np.zeros(guest.stack.robot.model.nu))
 
 
 def _make_folder(request: Request, stack: Stack) -> Path:
@@ -265,7 +272,8 @@ def table(summary: Summary) -> Any:
         grid.add_column(heading, justify="right")
     for e in summary.episodes:
         times = percentiles(np.array(e.decision_ns) / 1e6)
-        note = e.error or ("fell" if e.fallen else "")
+        held = f"rules intervened in {e.interventions} ticks" if e.interventions else ""
+        note = e.error or ", ".join(filter(None, ("fell" if e.fallen else "", held)))
         cells = [f"{v:.3f}" if v is not None else "-" for v in (times["p50"], times["max"])]
         grid.add_row(str(e.seed), str(e.steps), f"{e.total:.1f}", *(f"{v:.1f}" for v in e.terms.values()), *cells, note)
     return grid

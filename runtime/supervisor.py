@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 POLL = 0.005  # [s] between two looks at the workers
 FIRST_TICK = 20_000_000  # [ns] from a reset to the first deadline
+RESERVE = 200_000  # [ns] of a period that are kept for the command's way to the plant, if they are no more than half
 RECORDER_END = 10.0  # [s] that the recorder gets to write the rest
 
 
@@ -115,7 +116,9 @@ class Supervisor:
         self._clock = real_clock()
         self.guard = make_guard(setup.robot, self.plant, self._layout, self.rows, self._clock, setup.rules)
         state = self.guard.state
-        state["wait"], state["one_tick"] = int(setup.wait * state["period"]), setup.one_tick
+        period = int(state["period"])
+        state["wait"] = max(period // 2, min(int(setup.wait * period), period - RESERVE))
+        state["one_tick"] = setup.one_tick
         state["steps"] = setup.steps
         self.crew = Crew(self.guard, self._layout, setup.worker, setup.folder, self.event,
                          size=1 + setup.spares, module=setup.module)  # fmt: skip

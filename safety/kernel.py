@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from runtime.compiled import compiled
 from safety import fallbacks
 from safety.evaluator import FALSE, TRUE, load_signals, run_tape
 from safety.limits import limit_command
@@ -24,7 +25,7 @@ MODE_CHANGE, OPERATOR, NEVER = 1, 2, 3
 """Values of `clears` other than auto."""
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def filter_command(tape: Any, memory: Any, inputs: Any, control: Any) -> Any:
     """Pass one command through rules and limits, in place.
 

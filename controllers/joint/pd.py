@@ -30,4 +30,4 @@ def update(p, s, x, c):
         for segment in range(segments):
             error = c.joint.target[leg, segment] - x.joint.position[leg, segment]
             u = p.kp[leg, segment] * error - p.kd[leg, segment] * x.joint.velocity[leg, segment]
-            c.joint.control[leg, segment] = max(-1.0, min(1.0, u))
+            c.joint.control[leg, segment] = min(max(u, -1.0), 1.0)  # in this order NaN passes, and is caught before the plant
