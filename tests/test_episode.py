@@ -1,17 +1,18 @@
 """Lockstep episodes: latency, prediction, falls, and an unstable plant."""
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 
-from runtime.episode import FALLEN_TICKS, EpisodeResult, FallDetector, episode_ticks, run_episode, ticks
+from runtime.episode import FALLEN_TICKS, EpisodeResult, FallDetector, episode_ticks, run_episode
 from runtime.guest import Guest
 from runtime.plants import make_plant
 from runtime.records import load_robot
-from tests.controllers.kit import recorded, stack
+from tests.controllers.kit import episode, recorded, stack
 
 
 @pytest.mark.parametrize("name", ["ant-rhythm", "half_cheetah-reference"])
@@ -26,24 +27,29 @@ def test_a_prediction_reaches_the_plants_next_state(name: str) -> None:
         np.testing.assert_allclose(ahead["foot"]["force"][0], then["signals"]["foot"]["force"], rtol=1e-6, atol=1e-6)
 
 
-def test_latency_changes_what_is_sent_and_when() -> None:
+def test_with_a_tick_of_latency_a_plan_is_made_from_the_state_that_it_will_meet() -> None:
     bare = stack("half_cheetah-rhythm")
-    rows: list[np.ndarray] = []
-    run_episode(Guest(bare, None, None), make_plant("native", bare.robot), EpisodeResult(3), one_tick=True, steps=5,
-                record=lambda row: rows.append(row.copy()))  # fmt: skip
-    late = np.concatenate(rows)
-    assert not late["sent"][0].any()
-    np.testing.assert_array_equal(late["sent"][1:], late["commands"]["joint"]["control"][:-1])
-    np.testing.assert_array_equal(late["answered"], late["tick"] - 1)
+    late = episode(bare, 20, 3, one_tick=True)
+    guest = Guest(bare, None, None)
+    answer = np.zeros(bare.robot.shape)  # nothing has been decided when the first tick needs a command
+    for row in late:
+        np.testing.assert_array_equal(row["sent"], answer)
+        guest.answer(*guest.predict(row["qpos"], row["qvel"], row[None]["signals"].copy(), row["sent"]))
+        answer = guest.commands["joint"]["control"].copy()
+    assert not np.array_equal(late["sent"], episode(bare, 20, 3)["sent"])
+
+
+def keep(rows: list[bytes], row: np.ndarray) -> None:
+    rows.append(row.tobytes())
 
 
 def test_the_same_episode_twice_is_the_same_bytes() -> None:
     bare, seen = stack("ant-rhythm"), []
     guest, plant = Guest(bare, None, None), make_plant("native", bare.robot)
     for seed in (4, 5, 4):  # the same objects, with another episode in between
-        seen.append(
-            b"".join(row.tobytes() for row in ticks(guest, plant, EpisodeResult(seed), one_tick=False, steps=30))
-        )
+        rows: list[bytes] = []
+        run_episode(guest, plant, EpisodeResult(seed), steps=30, record=partial(keep, rows))
+        seen.append(rows)
     assert seen[0] == seen[2] != seen[1]
 
 

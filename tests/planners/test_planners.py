@@ -122,7 +122,7 @@ def test_residuals_stay_within_their_clip(residual: Planner) -> None:
 
 def test_tree_equals_a_brute_force_search(tree: Planner) -> None:
     start = snapshots(CHEETAH)[8:9]
-    simulation = serial.Simulation(stack(CHEETAH), tree.rollouts.model, "control")  # type: ignore[attr-defined]
+    simulation = serial.Simulation(stack(CHEETAH), tree.rollouts.model, "control")
 
     def score(actions: list[np.ndarray], ticks: int) -> float:
         terms = serial.cheetah_terms(simulation.run(start, np.array(actions), ticks))
@@ -151,12 +151,6 @@ def test_one_thread_and_two_give_the_same_rows_twice(name: str, sets: tuple[str,
     assert one.tobytes() == two.tobytes() == again.tobytes()
     other = episode(stack(name, *sets), 15, 3, threads=1)
     assert not np.array_equal(other["sent"], one["sent"])
-
-
-def test_one_tick_of_latency_sends_what_was_decided_a_tick_before() -> None:
-    rows = episode(stack(ANT, "planner.budget=24", "planner.horizon=4"), 15, 2, threads=1, one_tick=True)
-    assert not rows["sent"][0].any()
-    np.testing.assert_array_equal(rows["sent"][1:], rows["commands"]["joint"]["control"][:-1])
 
 
 @pytest.mark.parametrize(
