@@ -106,7 +106,7 @@ def replay(
     against: Annotated[str | None, typer.Option(help="The rule file to compare with.")] = None,
     json: Json = False,
 ) -> None:
-    """Evaluate rules over recorded runs: trips, false alarms, lead before falls, and what changed against other rules."""
+    """Evaluate rules over recorded runs: trips, false alarms, lead before falls, change against other rules."""
     from safety.replay import replay as replay_rules
 
     rules = _load(new)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from safety.compiler import compile_rules
 from safety.model import Rule, RuleSet
 from safety.mutation import mutants
-from safety.reference import Reference, Truth
-from safety.ruletests import RuleTest, TestFile, only, run_test
-from safety.syntax import Compare, Flag, Node, Signal, Unknown
+from safety.reference import Reference
+from safety.ruletests import RuleTest, TestFile, judge, only
+from safety.syntax import Always, Compare, Edge, Ever, Flag, Node, Overdue, Signal, Since, Unknown
+from safety.tape import new_inputs, new_memory
+from safety.trace import Trace, run_online
 
 
 @dataclass
@@ -70,12 +73,15 @@ def _measure_rule(rules: RuleSet, rule: Rule, tests: TestFile) -> RuleCoverage:
     result = RuleCoverage(rule.id)
     result.missing = [*_states(rule, own), *_injections(rules, rule, own)]
     single = only(rules, rule)
+    original = compile_rules(single)
+    result.missing += [f"alone, it fails {f}" for test in own for f in judge(single, original, test)]
     for atom in atoms(rule):
         result.missing += [f"no test shows that {gap}" for gap in _independence(single, rule, atom, own)]
     for name, mutant in mutants(rule, rules.signals):
         changed = only(rules, mutant)
+        tape = compile_rules(changed)
         result.mutants += 1
-        if any(run_test(changed, test, {rule.id}) for test in own):
+        if any(judge(changed, tape, test) for test in own):
             result.killed += 1
         else:
             result.survivors.append(name)
@@ -118,26 +124,29 @@ def atoms(rule: Rule) -> list[Node]:
 
 
 def _independence(rules: RuleSet, rule: Rule, atom: Node, own: list[RuleTest]) -> list[str]:
-    """Whether the tests hold a tick where the atom is true, and one where it is false, and it alone decides."""
+    """Whether at some tick the atom is true on a lane and that alone decides, and at another one false."""
     roots = [root for root in (rule.when, rule.until) if root is not None and any(n == atom for n in root.walk())]
-    reach = max([n.ticks for root in roots for n in root.walk() if hasattr(n, "ticks")], default=0)
+    past = (Ever, Always, Since, Edge, Overdue)
+    reach = max([getattr(n, "ticks", 1) for root in roots for n in root.walk() if isinstance(n, past)], default=0)
     wanted = {True: f"the atom at {atom.at} decides while true", False: f"the atom at {atom.at} decides while false"}
     for test in own:
-        actual = Reference(rules, test.trace)
-        for t in range(len(test.trace)):
+        trace = seen(rules, test)
+        actual = Reference(rules, trace)
+        for t in range(len(trace)):
+            values = [actual.truth(atom, lane, t) for lane in range(atom.type.width)]
+            for value in [v for v in wanted if v in values]:
+                flipped = Reference(rules, trace, {(atom, values.index(value), t): not value})
+                ticks = {t, min(t + reach, len(trace) - 1)}  # at once, or as late as it can show
+                if any(actual.truth(r, 0, s) is not flipped.truth(r, 0, s) for r in roots for s in ticks):
+                    wanted.pop(value)
             if not wanted:
                 return []
-            values = [actual.truth(atom, lane, t) for lane in range(atom.type.width)]
-            value = True if True in values else (None if None in values else False)
-            if value in wanted and _decides(rules, test, roots, atom, t, reach):
-                wanted.pop(value)
     return list(wanted.values())
 
 
-def _decides(rules: RuleSet, test: RuleTest, roots: list[Node], atom: Node, t: int, reach: int) -> bool:
-    ticks = range(t, min(t + reach + 1, len(test.trace)))
-    outcomes: list[list[Truth]] = []
-    for assumed in (True, False):
-        reference = Reference(rules, test.trace, {(atom, t): assumed})
-        outcomes.append([reference.truth(root, 0, s) for root in roots for s in ticks])
-    return outcomes[0] != outcomes[1]
+def seen(rules: RuleSet, test: RuleTest) -> Trace:
+    """The test's trace as the kernel saw it, with the commands that were sent."""
+    tape = compile_rules(rules)
+    verdicts = run_online(rules, tape, new_memory(tape), new_inputs(tape), test.trace)
+    assert verdicts.seen is not None
+    return replace(test.trace, source=verdicts.seen)

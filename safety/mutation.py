@@ -69,7 +69,8 @@ def _timing(rule: Rule) -> Iterator[tuple[str, Rule]]:
                 yield f"{rule.id} for: {needed} of {window}", replace(rule, required=needed)
             if rule.required <= window + step:
                 yield f"{rule.id} for: {rule.required} of {window + step}", replace(rule, window=window + step)
-        if rule.release + step >= 1:
+        # Where nothing releases a rule, how long its release takes makes no difference.
+        if rule.release + step >= 1 and rule.clears != "never":
             yield f"{rule.id} release_after: {rule.release + step} ticks", replace(rule, release=rule.release + step)
 
 

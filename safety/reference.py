@@ -36,8 +36,8 @@ from safety.syntax import (
 from safety.trace import Trace
 
 Truth = bool | None
-Override = dict[tuple[Node, int], Truth]
-"""Truth values to assume for comparisons at one tick: what coverage asks 'what if' with."""
+Override = dict[tuple[Node, int, int], Truth]
+"""Truth values to assume for a node, a lane and a tick: what coverage asks 'what if' with."""
 
 
 def conjunction(values: list[Truth]) -> Truth:
@@ -104,8 +104,8 @@ class Reference:
         """Whether a condition holds at tick t."""
         key = (id(node), lane, t)  # the rules keep their nodes alive, and hashing a tree costs more than evaluating it
         if key not in self.memo:
-            assumed = self.override and (node, t) in self.override
-            self.memo[key] = self.override[node, t] if assumed else self._truth(node, lane, t)
+            assumed = self.override and (node, lane, t) in self.override
+            self.memo[key] = self.override[node, lane, t] if assumed else self._truth(node, lane, t)
         return self.memo[key]
 
     def _truth(self, node: Node, lane: int, t: int) -> Truth:

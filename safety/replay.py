@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ def rows_to_traces(rows: np.ndarray, rules: RuleSet) -> list[Trace]:
     """Rows of a tape, (n,) of `runtime.tape.row_dtype`, as one trace per episode."""
     starts = [*np.flatnonzero(rows["start"]), len(rows)]
     traces = []
-    for first, end in zip(starts, starts[1:], strict=False):
+    for first, end in itertools.pairwise(starts):
         part = rows[first:end]
         if not len(part):
             continue

@@ -13,7 +13,7 @@ from runtime.errors import SurefootError, nearest
 from safety.compiler import compile_rules
 from safety.model import MODES, Rule, RuleSet
 from safety.series import samples, words
-from safety.tape import new_inputs, new_memory
+from safety.tape import Tape, new_inputs, new_memory
 from safety.trace import Trace, run_online
 
 IDLE = "idle"
@@ -146,29 +146,33 @@ def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], 
     return Trace(source, ages, np.array(index), np.array(rearmed))
 
 
-def run_test(rules: RuleSet, test: RuleTest, names: set[str] | None = None) -> list[Failure]:
-    """Runs one test through the compiled kernel; `names` limits which rules are looked at."""
-    tape = compile_rules(rules)
+def run_test(rules: RuleSet, test: RuleTest) -> list[Failure]:
+    """Runs one test through the compiled kernel, with the rules that it names and no others."""
+    named = only(rules, *(r for r in rules.rules if r.id in test.expected))
+    return judge(named, compile_rules(named), test)
+
+
+def judge(rules: RuleSet, tape: Tape, test: RuleTest) -> list[Failure]:
+    """Compares what every rule of a compiled set says with what the test expects of it."""
     verdicts = run_online(rules, tape, new_memory(tape), new_inputs(tape), test.trace)
     failures = []
     for i, rule in enumerate(rules.rules):
-        if rule.id not in test.expected or (names is not None and rule.id not in names):
-            continue
+        names = [str(step) if step.action else IDLE for step in rule.ladder]
         found = [
-            str(rule.ladder[s]) if t and rule.ladder[s].action else IDLE
-            for t, s in zip(verdicts.tripped[:, i], verdicts.steps[:, i], strict=True)
+            names[step] if tripped else IDLE
+            for tripped, step in zip(verdicts.tripped[:, i].tolist(), verdicts.steps[:, i].tolist(), strict=True)
         ]
         expected = test.expected[rule.id]
         expected = [*expected, *[expected[-1]] * (len(found) - len(expected))]
-        wrong = next((t for t, (e, f) in enumerate(zip(expected, found, strict=True)) if e != f), None)
-        if wrong is not None:
+        if found != expected:
+            wrong = next(t for t, (e, f) in enumerate(zip(expected, found, strict=True)) if e != f)
             failures.append(Failure(test.name, rule.id, wrong, expected[wrong], found[wrong]))
     return failures
 
 
-def only(rules: RuleSet, rule: Rule) -> RuleSet:
-    """The same file with this one rule, without arming: what a rule's own tests need."""
-    return replace(rules, rules=(rule,), arming=None)
+def only(rules: RuleSet, *chosen: Rule) -> RuleSet:
+    """The same file with these rules and without arming: other rules change what is sent, and some rules read that."""
+    return replace(rules, rules=chosen, arming=None)
 
 
 def run_tests(rules: RuleSet, tests: TestFile) -> list[Failure]:

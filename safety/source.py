@@ -34,7 +34,11 @@ class Document:
             problem = error.problem or "malformed YAML"
             tab = "\\t" in problem or "\t" in problem
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            remedy = "indent with spaces" if tab else "check the indentation, quotes and brackets before this place"
+            remedy = "check the indentation, quotes and brackets before this place"
+            if tab:
+                remedy = "indent with spaces"
+            elif "mapping values are not allowed" in problem:
+                remedy = "quote a text that holds a colon"
             self.findings.append(Finding(line, column, "yaml-tab" if tab else "yaml-syntax", problem, remedy))
         except yaml.YAMLError as error:
             self.findings.append(Finding(1, 1, "yaml-syntax", " ".join(str(error).split()), "save it as plain UTF-8"))

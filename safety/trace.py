@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numba import njit
 
 from runtime.errors import SurefootError
 from safety.kernel import filter_command
@@ -83,6 +85,8 @@ class Verdicts:
     """The most severe one, `cut` absorbing; fallbacks for a missing guest are not part of it."""
     steps: np.ndarray
     """Which step of its ladder a tripped rule is on."""
+    seen: np.ndarray | None = None
+    """The source array as the kernel filled it, what was sent included; only from the kernel."""
 
 
 def run_online(rules: RuleSet, tape: Tape, memory: Memory, inputs: Inputs, trace: Trace) -> Verdicts:
@@ -90,20 +94,34 @@ def run_online(rules: RuleSet, tape: Tape, memory: Memory, inputs: Inputs, trace
 
     The guest's command is the trace's; the sent one is what the kernel makes of it.
     """
-    layout, n = rules.layout, len(trace)
-    nu, base = len(layout.joints), layout.signals + 4
-    count = len(rules.rules)
-    when, tripped, actions, steps = (np.zeros((n, count), np.int64) for _ in range(4))
-    action = np.zeros(n, np.int64)
-    facts, control = inputs.facts[0], np.zeros(nu)
-    for t in range(n):
-        row = trace.source[t]
-        inputs.signals[:] = row[: layout.signals]
-        inputs.ages[:] = trace.ages[t, : layout.signals]
-        facts["planner_age"], missed, facts["lateness"], facts["stop_requested"] = row[layout.signals : base]
-        facts["mode"], facts["rearm"], facts["answered"] = trace.modes[t], trace.rearm[t], missed == 0
-        control[:] = row[base : base + nu]
-        action[t] = filter_command(tape, memory, inputs, control)
-        states = memory.rules
-        when[t], tripped[t], actions[t], steps[t] = (states[key] for key in ("verdict", "tripped", "action", "step"))
-    return Verdicts(when, tripped, actions, action, steps)
+    n, count = len(trace), len(rules.rules)
+    columns = np.zeros((5, n, count), np.int64)
+    seen = np.zeros_like(trace.source, dtype=np.float64)
+    source, ages = (np.ascontiguousarray(a, np.float64) for a in (trace.source, trace.ages))
+    modes, rearm = trace.modes.astype(np.int64), trace.rearm.astype(np.int64)
+    _run(tape, memory, inputs, source, ages, modes, rearm, columns, seen)
+    when, tripped, actions, steps, action = columns
+    return Verdicts(when, tripped, actions, action[:, 0] if count else np.zeros(n, np.int64), steps, seen)
+
+
+@njit(error_model="numpy", nogil=True)
+def _run(
+    tape: Any, memory: Any, inputs: Any, source: Any, ages: Any, modes: Any, rearm: Any, columns: Any, seen: Any
+) -> None:
+    flat, nu = tape.config[0].signals, tape.limits.size
+    control, facts = np.zeros(nu), inputs.facts[0]
+    for t in range(source.shape[0]):
+        for i in range(flat):
+            inputs.signals[i], inputs.ages[i] = source[t, i], ages[t, i]
+        facts.planner_age, facts.lateness = source[t, flat], source[t, flat + 2]
+        facts.answered, facts.stop_requested = source[t, flat + 1] == 0.0, source[t, flat + 3] > 0.5
+        facts.mode, facts.rearm = modes[t], rearm[t]
+        for j in range(nu):
+            control[j] = source[t, flat + 4 + j]
+        action = filter_command(tape, memory, inputs, control)
+        for i in range(memory.source.size):
+            seen[t, i] = memory.source[i]
+        for i in range(memory.rules.size):
+            state = memory.rules[i]
+            columns[0, t, i], columns[1, t, i] = state.verdict, state.tripped
+            columns[2, t, i], columns[3, t, i], columns[4, t, i] = state.action, state.step, action
