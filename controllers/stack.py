@@ -175,6 +175,10 @@ def _layers(doc: config.Section, path: Path) -> tuple[tuple[Layer, ...], list[co
         level = slot.split("_")[0]
         if level not in LEVELS:
             raise SurefootError(f"{doc.where}: slot {slot!r} belongs to no level; {nearest(level, LEVELS)}")
+        if not slot.isidentifier():
+            raise SurefootError(
+                f"{doc.where}: {slot!r} cannot name a slot: letters, digits and underscores, such as {level}_2"
+            )
         section = doc.section(slot)
         module = layers.read_module(layers.find_layer(level, section.take("use", config.text), path.parent))
         every = section.take("every", config.integer(1, 100000), 1)

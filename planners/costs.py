@@ -7,6 +7,7 @@ is reported for an episode is never this one but the environment's own reward.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -162,18 +163,21 @@ def read_objective(document: object, where: str) -> Objective:
     names = tuple(map(str, doc.data))
     if not names:
         raise SurefootError(f"{where}: an objective needs at least one term; valid: {', '.join(TERMS)}")
-    uses, parts = [], []
+    sections, uses, parts = [], [], []
     for name in names:
-        use = doc.section(name).take("use", config.text, name)
+        if not name.isidentifier() or iskeyword(name):
+            raise SurefootError(
+                f"{where}: {name!r} cannot name a term: letters, digits and underscores, such as upright"
+            )
+        sections.append(doc.section(name))
+        use = sections[-1].take("use", config.text, name)
         if use not in TERMS:
             raise SurefootError(f"{where}: unknown cost term {use!r}; {nearest(use, TERMS)}")
         uses.append(use)
         declared = [Field(f.name, f.metadata["unit"], (), f.metadata["doc"]) for f in fields(TERMS[use].params)]
         parts.append((name, build_dtype(declared, {})))
     weights = np.zeros(1, np.dtype(parts, align=True))
-    for name, use in zip(names, uses, strict=True):
-        section = doc.section(name)
-        section.take("use", config.text, name)
+    for name, use, section in zip(names, uses, sections, strict=True):
         for field in fields(TERMS[use].params):
             low, high = field.metadata["range"]
             weights[name][field.name] = section.take(

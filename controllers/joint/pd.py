@@ -30,4 +30,5 @@ def update(p, s, x, c):
         for segment in range(segments):
             error = c.joint.target[leg, segment] - x.joint.position[leg, segment]
             u = p.kp[leg, segment] * error - p.kd[leg, segment] * x.joint.velocity[leg, segment]
-            c.joint.control[leg, segment] = min(max(u, -1.0), 1.0)  # in this order NaN passes, and is caught before the plant
+            # In this order NaN passes the clip, to be caught before the plant; the other one makes it full torque.
+            c.joint.control[leg, segment] = min(max(u, -1.0), 1.0)

@@ -119,6 +119,10 @@ def test_every_shipped_stack_loads() -> None:
         ("colour=red", "ant-rhythm.yaml: unknown key 'colour'; "),
         ("layers=[]", "ant-rhythm.yaml: layers: expected a mapping"),
         ("layers.limp={use: harmonic_gait}", "layers: slot 'limp' belongs to no level; did you mean 'limb'?"),
+        (
+            "layers.limb_a-b={use: harmonic_gait}",
+            "layers: 'limb_a-b' cannot name a slot: letters, digits and underscores",
+        ),
         ("layers.limb.use=harmonic", "unknown limb layer 'harmonic'; did you mean 'harmonic_gait'?"),
         ("layers.limb.use=attitude", "unknown limb layer 'attitude'; valid: harmonic_gait, two_rate_gait"),
         ("layers.limb.use=mine.py", "mine.py: no such layer file"),
