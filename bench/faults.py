@@ -28,8 +28,9 @@ from bench.saboteur import BEFORE, SPOILED
 from controllers.stack import load_stack
 from runtime.control import SOCKET
 from runtime.errors import SurefootError, nearest
+from runtime.rules import stack_rules
 from runtime.seats import Role
-from runtime.supervisor import Setup, Supervisor, stack_rules
+from runtime.supervisor import Setup, Supervisor
 from runtime.tape import Mode
 from runtime.worker import WorkerSpec
 
@@ -144,11 +145,13 @@ FAULTS = (
 
 def run_fault(fault: str, name: str, rate: int, count: int, seed: int, *, fifo: bool) -> dict[str, Any]:
     """Strikes `count` times during a run of a stack; returns what happened."""
-    stack = load_stack(name, () if rate == 20 else (f"rate={rate} Hz", "timestep=1 ms"))
+    own = () if rate == 20 else (f"rate={rate} Hz", "timestep=1 ms")
+    stack = load_stack(name, ("rules=none", *own))
     folder = Path(tempfile.mkdtemp(prefix="surefoot-faults-"))
     strike = Strike(fault, count, folder / "latch", random.Random(f"{seed} {fault} {name} {rate}"))
     spec = WorkerSpec(
-        stack={"name": stack.name, "document": stack.document, "path": name + ".yaml"}, planner="none", fifo=fifo, cores=[min(os.sched_getaffinity(0))],
+        stack={"name": stack.name, "document": stack.document, "path": name + ".yaml"}, planner="none", fifo=fifo,
+        cores=[min(os.sched_getaffinity(0))],
         extra={"fault": fault, "period": stack.period, "latch": str(strike.latch)},
     )  # fmt: skip
     supervisor = Supervisor(

@@ -21,7 +21,8 @@ from bench.load import load
 from controllers.stack import load_stack
 from runtime.errors import SurefootError
 from runtime.realtime import GUARD_PRIORITY
-from runtime.supervisor import Setup, Supervisor, stack_rules
+from runtime.rules import stack_rules
+from runtime.supervisor import Setup, Supervisor
 from runtime.tapefile import read_tape
 from runtime.worker import WorkerSpec
 
@@ -47,7 +48,7 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
         )
     if ticks < 1:
         raise SurefootError(f"--ticks {ticks}: must be at least 1")
-    stack = load_stack(STACK, (f"rate={rate:g} Hz", f"timestep={min(1e-3, 1 / rate):g} s"))
+    stack = load_stack(STACK, (f"rate={rate:g} Hz", f"timestep={min(1e-3, 1 / rate):g} s", "rules=none"))
     period = round(1e9 / rate)
     bare: list[np.ndarray] = []
     cycles: list[np.ndarray | None] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import mujoco
@@ -13,6 +13,7 @@ import numpy as np
 from controllers.stack import Stack
 from planners.costs import read_objective
 from planners.model import planner_model
+from planners.rollout import Rollouts
 from runtime import config
 from runtime.errors import SurefootError, nearest
 from runtime.units import parse_quantity
@@ -23,13 +24,13 @@ PLANNERS = {
 }
 
 
-SHARED = ("horizon", "model")
+SHARED = ("horizon", "model", "every")
 """Settings that mean the same to every planner."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a planner may do per tick; exactly one of the two is set."""
+    """How much a planner may do per tick: so many candidates, or so long, or whichever ends first."""
 
     candidates: int | None = None
     seconds: float | None = None
@@ -42,7 +43,11 @@ class Budget:
 
     def __str__(self) -> str:
         """As it is written on the command line."""
-        return f"{self.seconds * 1e3:g} ms" if self.seconds is not None else str(self.candidates)
+        return str(self.candidates) if self.seconds is None else f"{self.seconds * 1e3:g} ms"
+
+    def within(self, seconds: float) -> Budget:
+        """The same, cut off after a time if it has no time of its own."""
+        return self if self.seconds is not None else replace(self, seconds=seconds)
 
 
 class Spending:
@@ -58,11 +63,12 @@ class Spending:
 
     def allowed(self, wanted: int) -> int:
         """How many of the next `wanted` candidates may be simulated; 0 ends the tick."""
-        if self._budget.seconds is None:
-            return max(0, min(wanted, (self._budget.candidates or 0) - self.candidates))
-        first = self.candidates == 0
+        if self._budget.candidates is not None:
+            wanted = max(0, min(wanted, self._budget.candidates - self.candidates))
+        if self._budget.seconds is None or self.candidates == 0:
+            return wanted
         fits = self._budget.now() - self._begin + self._slowest <= self._budget.seconds
-        return wanted if first or fits else 0
+        return wanted if fits else 0
 
     def spent(self, candidates: int, ticks: int) -> None:
         """Account for a batch of candidates that were simulated for `ticks` each."""
@@ -94,6 +100,10 @@ class Planner(Protocol):
     """What its residuals are added to: `target` or `control`."""
     plan: np.ndarray
     """The plan that the next tick starts from (horizon, nu): all that it remembers."""
+    every: int
+    """Ticks per plan: 1 plans within the tick; a slower planner runs beside the layers (runtime/beside.py)."""
+    rollouts: Rollouts
+    """What it simulates with."""
 
     def reset(self, seed: int) -> None:
         """Forget the plan; later randomness is a function of (seed, tick, candidate)."""

@@ -27,6 +27,7 @@ class ResidualPlanner:
         self, stack: Stack, objective: Objective, doc: config.Section, model: mujoco.MjModel, threads: int
     ) -> None:
         """Read the settings from a stack's `planner` section and start the rollouts."""
+        self.every = doc.take("every", config.integer(1, 1000), 1)
         self.horizon = doc.take("horizon", config.integer(1, 1000), 10)
         self.space = doc.take("space", config.text, "control")
         if self.space not in SPACES:
@@ -38,7 +39,7 @@ class ResidualPlanner:
         self.decay = doc.take("decay", config.number(0.0, 1.0), 0.5)
         doc.finish()
         self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=self.round, horizon=self.horizon,
-                                 threads=threads)  # fmt: skip
+                                 threads=threads, hold=self.every)  # fmt: skip
         self.plan = np.zeros((self.horizon, model.nu))
         self.seed = 0
 
@@ -61,7 +62,7 @@ class ResidualPlanner:
                 steps[0] = 0.0  # candidate 0 is the warm-started plan itself
             candidates = np.clip(best + steps[:count], -self.clip, self.clip)
             scores = self.rollouts.run(snapshot, candidates)
-            spending.spent(count, self.horizon)
+            spending.spent(count, self.horizon * self.every)
             top = int(np.argmax(scores))
             if scores[top] > best_score:
                 best, best_score = candidates[top].copy(), float(scores[top])

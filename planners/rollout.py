@@ -51,7 +51,7 @@ class Rollouts:
 
     def __init__(
         self, stack: Stack, objective: Objective, model: mujoco.MjModel, *, space: str, capacity: int, horizon: int,
-        threads: int,
+        threads: int, hold: int = 1,
     ) -> None:  # fmt: skip
         """Compile the callback (or load it from the cache), start the threads and lay out the memory.
 
@@ -61,20 +61,21 @@ class Rollouts:
             model: The model to plan with, from `planner_model`.
             space: One of `SPACES`.
             capacity: Most candidates per call.
-            horizon: Most ticks per candidate.
+            horizon: Most steps of a plan.
             threads: Threads, the caller's included.
+            hold: Ticks for which each step of a plan is held: a planner slower than the stack.
 
         Raises:
             SurefootError: a layer does not compile, or MuJoCo cannot make the simulations.
         """
         self.stack, self.objective, self.model, self.threads = stack, objective, model, threads
-        self.capacity, self.horizon = capacity, horizon
+        self.capacity, self.horizon, self.hold = capacity, horizon, hold
         self.snapshot = snapshot_dtype(stack)
         self.score = np.zeros(capacity)
         self.terms = np.zeros((capacity, len(objective.names)))
         self.end = np.zeros(capacity, self.snapshot)
         self._origin = np.zeros(capacity, np.int64)
-        self._plan = np.zeros((capacity, horizon, model.nu))
+        self._plan = np.zeros((capacity, horizon * hold, model.nu))
         self._signals = np.zeros(capacity, stack.robot.signals)
         self._residual = np.zeros(capacity, stack.robot.residual)
         self._start = np.zeros(1, self.snapshot)
@@ -87,7 +88,7 @@ class Rollouts:
             ("weights", self._weights), ("layout", self._layout),
         ):  # fmt: skip
             job[name] = array.ctypes.data
-        job["stride"], job["space"] = horizon, SPACES.index(space)
+        job["stride"], job["space"] = horizon * hold, SPACES.index(space)
         job["frame_skip"] = steps_per_tick(stack, model, "model")
         job["nq"], job["nv"], job["nu"], job["nsensordata"] = model.nq, model.nv, model.nu, model.nsensordata
         job["period"] = stack.period
@@ -104,19 +105,21 @@ class Rollouts:
             start: Snapshots to start from (m,).
             plan: Residuals (n, h, nu) with h <= horizon; the rest of the horizon has none.
             origin: Which snapshot each candidate starts from (n,); default: the first.
-            horizon: Ticks to simulate; default: all.
+            horizon: Steps to simulate; default: all.
             final: Whether the objective's final terms count.
 
         Returns:
             A view that the next call overwrites, as are `terms` (n, terms) and `end` (n,), the final snapshots.
         """
+        if self.hold > 1:
+            plan = np.repeat(plan, self.hold, axis=1)
         count, ticks = plan.shape[:2]
         self._origin[:count] = 0 if origin is None else origin
         self._plan[:count, :ticks] = plan
         self._plan[:count, ticks:] = 0.0
         self._start = start
         self._job["start"] = start.ctypes.data
-        self._job["horizon"] = self.horizon if horizon is None else horizon
+        self._job["horizon"] = self.hold * (self.horizon if horizon is None else horizon)
         self._job["final"] = final
         self._batch.apply(self._callback.address, self._job.ctypes.data, count)
         return self.score[:count]

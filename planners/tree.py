@@ -18,6 +18,7 @@ from planners.costs import Objective
 from planners.planner import Budget, Decision, Spending, noise
 from planners.rollout import Rollouts
 from runtime import config
+from runtime.errors import SurefootError
 
 SATURATED = 2.0
 """Residual that saturates an action, whatever the base asks for."""
@@ -33,12 +34,17 @@ class TreePlanner:
         self, stack: Stack, objective: Objective, doc: config.Section, model: mujoco.MjModel, threads: int
     ) -> None:
         """Read the settings from a stack's `planner` section and start the rollouts."""
+        self.every = doc.take("every", config.integer(1, 1000), 1)
         self.horizon = doc.take("horizon", config.integer(1, 1000), 14)
         self.expand = doc.take("expand", config.integer(0, 1000), 8)
         self.batch = doc.take("batch", config.integer(1, 10000), 64)
         shifts = doc.take("shifts", _numbers, np.array([0.10, 0.25, 0.50, 0.75, 1.00]))
-        counts = doc.take("gaussian_counts", _numbers, np.array([64, 128, 192])).astype(int)
+        counts = doc.take("gaussian_counts", _counts, [64, 128, 192])
         sigmas = doc.take("gaussian_sigmas", _numbers, np.array([0.15, 0.35, 0.70]))
+        if len(counts) != len(sigmas):
+            raise SurefootError(
+                f"{doc.where}.gaussian_counts: one count for each of the {len(sigmas)} gaussian_sigmas, found {counts}"
+            )
         doc.finish()
         nu = model.nu
         self.sigma = np.repeat(sigmas, counts)[:, None]
@@ -48,7 +54,7 @@ class TreePlanner:
         self.gaussian = slice(len(singles), len(singles) + len(self.sigma))
         self.second = np.concatenate([singles, corners])
         self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=max(self.batch, self.expand),
-                                 horizon=self.horizon, threads=threads)  # fmt: skip
+                                 horizon=self.horizon, threads=threads, hold=self.every)  # fmt: skip
         self.plan = np.zeros((1, nu))
         self.seed = 0
 
@@ -69,7 +75,7 @@ class TreePlanner:
         winner_score = float(scores[winner])
         if self.expand and spending.allowed(1):
             gains = self.rollouts.run(snapshot, first[best, None], horizon=1, final=False).copy()
-            spending.control_steps += len(best)
+            spending.control_steps += len(best) * self.every
             starts = self.rollouts.end[: len(best)].copy()
             origin = np.repeat(np.arange(len(best)), len(self.second))
             pairs = self._score(starts, np.tile(self.second, (len(best), 1)), origin, spending)
@@ -86,7 +92,7 @@ class TreePlanner:
         while at < len(actions) and (count := spending.allowed(min(self.batch, len(actions) - at))):
             part = slice(at, at + count)
             scores.append(self.rollouts.run(starts, actions[part, None], origin[part]).copy())
-            spending.spent(count, self.horizon)
+            spending.spent(count, self.horizon * self.every)
             at += count
         return np.concatenate(scores) if scores else np.empty(0)
 
@@ -96,4 +102,12 @@ class TreePlanner:
 
 
 def _numbers(value: object, where: str) -> np.ndarray:
-    return config.array((len(value) if isinstance(value, list) else 1,), 0.0, 1e6, "1")(value, where)
+    if not isinstance(value, list):
+        raise SurefootError(f"{where}: expected a list of numbers, found {value!r}")
+    return config.array((len(value),), 0.0, 1e6, "1")(value, where)
+
+
+def _counts(value: object, where: str) -> list[int]:
+    if not isinstance(value, list):
+        raise SurefootError(f"{where}: expected a list of whole numbers, found {value!r}")
+    return [config.integer(0, 100_000)(count, f"{where}[{i}]") for i, count in enumerate(value)]

@@ -14,6 +14,7 @@ import numpy as np
 from controllers.stack import Stack
 from planners.planner import Budget, Planner
 from planners.rollout import snapshot_dtype
+from runtime.beside import Beside
 from runtime.signals import sense
 
 
@@ -41,14 +42,25 @@ class Guest:
         """What the last answer was planned from; its `memory` (1,) is all that the stack remembers."""
         self.residual = np.zeros(1, stack.robot.residual)
         self._params = stack.params.copy()
+        self.beside = Beside(planner) if planner is not None and planner.every > 1 else None
+        """The planner's life of its own, where it is slower than the stack."""
         self.reset(0)
 
     def reset(self, seed: int) -> None:
         """Begin an episode: forget everything, and draw the planner's noise from this seed."""
         self.snapshot["memory"] = self.stack.initial
         self.residual[:] = 0
+        if self.beside is not None:
+            self.beside.reset()
         if self.planner is not None:
             self.planner.reset(seed)
+
+    @property
+    def states(self) -> list[np.ndarray]:
+        """The arrays that are the guest's whole state between two ticks, to be copied out and in."""
+        if self.beside is not None:
+            return [self.snapshot["memory"], self.beside.plan, self.beside.residual, self.beside.begun]
+        return [self.snapshot["memory"], *([self.planner.plan] if self.planner is not None else [])]
 
     @property
     def commands(self) -> Any:
@@ -65,7 +77,12 @@ class Guest:
         """
         self.snapshot["qpos"], self.snapshot["qvel"], self.snapshot["signals"] = qpos, qvel, signals
         work = IDLE
-        if self.planner is not None and self.budget is not None:
+        if self.beside is not None:
+            assert self.planner is not None
+            made = self.beside.tick(self.snapshot, self.budget)
+            self.residual[self.planner.space][0] = self.beside.residual.reshape(self.stack.robot.shape)
+            work = IDLE if made is None else Work(made.candidates, made.control_steps)
+        elif self.planner is not None and self.budget is not None:
             decision = self.planner.decide(self.snapshot, self.budget)
             self.residual[self.planner.space][0] = decision.residual.reshape(self.stack.robot.shape)
             work = Work(decision.candidates, decision.control_steps)
@@ -98,5 +115,7 @@ class Guest:
 
     def close(self) -> None:
         """Stop the planner's threads."""
+        if self.beside is not None:
+            self.beside.close()
         if self.planner is not None:
             self.planner.close()

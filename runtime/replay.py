@@ -114,16 +114,20 @@ def _origin(name: str, folder: Path) -> Path:
 def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Report) -> None:
     """Answers every request whose answer was used, in order."""
     one_tick = run["latency"] == "one_tick"
-    answers = _answers(rows, realtime=run["realtime"], one_tick=one_tick)
     signals = np.zeros(1, guest.stack.robot.signals)
     episode = -1
-    for asked, used in answers:
+    answers = _answers(rows, realtime=run["realtime"], one_tick=one_tick)
+    finished = {asked: int(rows[counted]["finished"]) for asked, _, counted in answers}
+    for asked, used, _ in answers:
         row = rows[asked]
         if row["episode"] != episode:
             episode = int(row["episode"])
             guest.reset(run["seed"] + episode)
         if guest.planner is not None and not report.other:
-            guest.budget = Budget(candidates=int(rows[used]["finished"]))
+            # A planner beside the layers begins what the tape counts when it took effect.
+            delay = guest.planner.every if guest.beside is not None else 0
+            candidates = finished.get(asked + delay, 0)
+            guest.budget = Budget(candidates=candidates) if candidates else None
         signals[0] = row["signals"]
         qpos, qvel, x = row["qpos"], row["qvel"], signals
         if one_tick:
@@ -134,16 +138,19 @@ def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Repor
             return
 
 
-def _answers(rows: NDArray[Any], *, realtime: bool, one_tick: bool) -> list[tuple[int, int]]:
-    """Returns (row of the request, row that holds its answer) of every answer that was used, in order.
+def _answers(rows: NDArray[Any], *, realtime: bool, one_tick: bool) -> list[tuple[int, int, int]]:
+    """Returns the answers that were used, in order, as rows of the tape.
 
-    In lockstep a row holds the answer that was computed in it. In real time it holds the one that was applied in it,
-    which under one-tick latency belongs to the row before.
+    Returns:
+        (the request, the row whose command it is, the row that counts its candidates); the same row but for one-tick
+        latency, where an answer is applied one row later. Lockstep counts candidates where they were spent.
     """
-    if not realtime:
-        return [(i, i) for i in range(len(rows))]
-    index = {int(tick): i for i, tick in enumerate(rows["tick"])}
-    return [(index[int(row["answered"])], i) for i, row in enumerate(rows) if int(row["answered"]) in index]
+    if realtime:
+        index = {int(tick): i for i, tick in enumerate(rows["tick"])}
+        return [(index[int(row["answered"])], i, i) for i, row in enumerate(rows) if int(row["answered"]) in index]
+    if not one_tick:
+        return [(i, i, i) for i in range(len(rows))]
+    return [(i, i + 1, i) for i in range(len(rows) - 1) if not rows["start"][i + 1]]
 
 
 def _compare(row: Any, commands: Any, stack: Stack, report: Report) -> bool:

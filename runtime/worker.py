@@ -74,6 +74,13 @@ class Host(Protocol):
         """Returns a compiled loop that serves in `respond`'s place until nothing came for a while, or None."""
 
 
+CUT_OFF = 0.8
+"""Fraction of its time after which a planner with a budget in candidates answers with the best so far.
+
+On a machine where they all fit, a real-time run gives the same actions as lockstep; on a slower one it plans less
+instead of answering late. The tape says how many candidates were finished, so both replay."""
+
+
 class StackHost:
     """Hosts a stack and its planner."""
 
@@ -86,16 +93,17 @@ class StackHost:
         stack = build_stack(spec.stack["name"], spec.stack["document"], Path(spec.stack["path"]))
         budget = None if spec.budget is None else parse_budget(spec.budget, "budget")
         made = make_planner(stack, spec.planner, budget, spec.threads)
+        if made is not None:
+            planner, budget = made
+            made = planner, budget.within(CUT_OFF * stack.period * planner.every)
         self.robot = stack.robot
         self.guest = Guest(stack, *(made or (None, None)))
+        if self.guest.beside is not None:
+            self.guest.beside.start_thread()
+            sys.setswitchinterval(1e-4)  # [s]: the layers do not wait for the planner's Python
         self._one_tick = spec.one_tick
         self._seed = -1
         self._signals = np.zeros(1, self.robot.signals)
-
-    def _states(self) -> list[NDArray[Any]]:
-        """Returns the arrays that are the guest's whole state between two ticks."""
-        planner = self.guest.planner
-        return [self.guest.snapshot["memory"], *([planner.plan] if planner is not None else [])]
 
     def respond(self, request: Any, answer: Any) -> None:
         """See `Host.respond`."""
@@ -103,7 +111,7 @@ class StackHost:
             self._seed = int(request["seed"])
             self.guest.reset(self._seed)
         if request["base"] >= 0:
-            load_state(self._states(), request)
+            load_state(self.guest.states, request)
         self._signals[0] = request["signals"]
         qpos, qvel, signals = request["qpos"], request["qvel"], self._signals
         if self._one_tick:
@@ -111,7 +119,7 @@ class StackHost:
         work = self.guest.answer(qpos, qvel, signals)
         answer["commands"] = self.guest.commands
         answer["finished"], answer["work"] = work.candidates, work.control_steps
-        save_state(self._states(), answer)
+        save_state(self.guest.states, answer)
 
     def native_loop(self, service: "Service") -> Callable[[], None] | None:
         """See `Host.native_loop`: a stack without a planner is served by compiled code alone."""
@@ -169,6 +177,8 @@ class Service:
             size = int(self._answer["state_size"])
             request["base"], request["state_size"] = 0, size
             request["state"][:size] = self._answer["state"][:size]
+        request["base"] = -1
+        self.host.respond(request, self._answer)
         self.inbox[:] = 0
         self._native = self.host.native_loop(self)
 
