@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime import cli
+from runtime.episode import run_episode
 from runtime.records import load_robot
 from runtime.tapefile import TapeWriter, read_tape
 
@@ -93,15 +94,12 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(
 
 
 def test_ctrl_c_ends_the_episode_and_keeps_the_folder_valid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from runtime import run
-
-    original = run.run_episode
 
     def interrupted(*arguments: object, **options: object) -> object:
-        original(*arguments, **{**options, "steps": 5})  # type: ignore[arg-type]
+        run_episode(*arguments, **{**options, "steps": 5})  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "run_episode", interrupted)
+    monkeypatch.setattr("runtime.run.run_episode", interrupted)
     assert surefoot(monkeypatch, *RHYTHM, "--out", str(tmp_path)) == 130
     results = json.loads((tmp_path / "results.json").read_text())
     assert (results["interrupted"], results["steps"]) == (True, 5)

@@ -2,4 +2,4 @@
 
 from runtime.sandbox import landlock
 
-landlock.abi = lambda: 0  # type: ignore[assignment]
+landlock.abi = lambda: 0

@@ -36,7 +36,7 @@ def test_examining_changes_nothing_here(checks):
 
 
 def test_without_landlock_the_sandbox_is_missing(monkeypatch):
-    monkeypatch.setattr(doctor.landlock, "abi", lambda: 0)
+    monkeypatch.setattr("runtime.sandbox.landlock.abi", lambda: 0)
     kernel, _, sandbox = doctor._sandbox()
     assert (kernel.ok, kernel.found) == (False, "not in this kernel")
     assert (sandbox.ok, sandbox.found) == (False, "a trial guest reached: process")
@@ -54,7 +54,7 @@ def test_a_trial_that_crashes_is_a_missing_thing():
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     assert doctor._cache(tmp_path / "new" / "surefoot").ok
-    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    monkeypatch.setattr("os.access", lambda *_: False)
     assert "cannot be written" in doctor._cache(tmp_path).found
 
 

@@ -156,6 +156,7 @@ def test_sigkill_at_random_moments_leaves_a_version_that_passed(tmp_path):
     for _ in range(25):
         argv = [sys.executable, "-c", textwrap.dedent(SWAPPER), str(tmp_path), str(start)]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
             for _ in range(chance.randrange(1, 12)):
                 process.stdout.readline()
             for _ in range(chance.randrange(20_000)):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import SurefootError
-from runtime.sandbox import Level, Limits, available_level, landlock, lock_down, lockdown, spawn
+from runtime.sandbox import Level, Limits, available_level, landlock, lock_down, spawn
 from runtime.sandbox.limits import MEBIBYTE
 
 PROBE = Path(__file__).with_name("sandbox_probe.py")
@@ -335,7 +335,7 @@ def test_a_program_that_does_not_exist_is_an_error():
 
 
 def test_less_than_asked_for_is_refused(monkeypatch):
-    monkeypatch.setattr(lockdown.landlock, "abi", lambda: 0)
+    monkeypatch.setattr("runtime.sandbox.landlock.abi", lambda: 0)
     with pytest.raises(SurefootError, match=r"offers process, foreign code needs landlock\+seccomp.*--sandbox process"):
         spawn([sys.executable, "-c", ""], [], Limits(), None)
     with spawn([sys.executable, "-c", ""], [], Limits(required=Level.PROCESS), None) as child:
@@ -343,7 +343,7 @@ def test_less_than_asked_for_is_refused(monkeypatch):
 
 
 def test_lock_down_refuses_less_and_touches_nothing(monkeypatch):
-    monkeypatch.setattr(lockdown.seccomp, "supported", lambda: False)
+    monkeypatch.setattr("runtime.sandbox.seccomp.supported", lambda: False)
     with pytest.raises(SurefootError, match="offers process"):
         lock_down(Limits())
     assert Path("/etc/passwd").read_text()
