@@ -28,7 +28,7 @@ class Layer:
     """Its name in the stack: the level, or `level_something` for a further layer of that level."""
     module: Module
     every: int
-    """It updates on ticks that are multiples of this; its commands hold in between."""
+    """It updates on the first tick and on multiples of this; its commands hold in between."""
 
     @property
     def level(self) -> str:
@@ -51,7 +51,7 @@ class Stack:
     params: np.ndarray
     """One record (1,): slot -> parameters."""
     initial: np.ndarray
-    """One record (1,): the memory at the start of an episode: slot -> state, and `commands`."""
+    """One record (1,): the memory at the start of an episode: slot -> state, `commands`, and `ticks` answered."""
     document: dict[str, Any] = field(repr=False)
     """The resolved configuration, which makes the same stack again."""
 
@@ -158,7 +158,7 @@ def build_stack(name: str, document: dict[str, Any], path: Path) -> Stack:
         params_parts.append((item.slot, item.module.dtype(item.module.params, robot.axes)))
         state_parts.append((item.slot, item.module.dtype(item.module.state, robot.axes)))
     params = np.zeros(1, np.dtype(params_parts, align=True))
-    initial = np.zeros(1, np.dtype([*state_parts, ("commands", robot.commands)], align=True))
+    initial = np.zeros(1, np.dtype([*state_parts, ("commands", robot.commands), ("ticks", np.int64)], align=True))
     for item, section in zip(found, sections, strict=True):
         layers.read_params(item.module, section, robot.axes, params[item.slot])
         layers.initial_state(item.module, initial[item.slot])
@@ -202,20 +202,20 @@ def _generate(stack: Stack) -> str:
         "def step(p, m, x, r):",
         "    c = m.commands",
     ]
-    by_level = {level: [x for x in stack.layers if x.level == level] for level in LEVELS}
     for level in LEVELS:
         if level == "joint":
             lines += _over_joints("c.joint.target[i, j] = c.limb.target[i, j] + r.target[i, j]", stack)
-        for item in by_level[level]:
+        for item in (x for x in stack.layers if x.level == level):
             indent = "    "
             if item.every > 1:
-                lines.append(f"    if x.tick % {item.every} == 0:")
+                lines.append(f"    if x.tick % {item.every} == 0 or m.ticks == 0:")
                 indent = "        "
             lines.append(f"{indent}x.period = {stack.period * item.every!r}")
             lines.append(f"{indent}{item.slot}.update(p.{item.slot}, m.{item.slot}, x, c)")
     # min outside max: the other order turns NaN into full torque and hides it from the guard.
     lines += _over_joints("c.joint.control[i, j] = min(max(c.joint.control[i, j] + r.control[i, j], -1.0), 1.0)", stack)
     lines += [
+        "    m.ticks += 1",
         "",
         '@njit(error_model="numpy", cache=True, nogil=True)',
         "def tick(p, m, x, r):",

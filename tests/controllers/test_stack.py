@@ -81,6 +81,18 @@ def test_layers_run_at_their_own_rates_and_hold_in_between(tmp_path: Path) -> No
     assert (task["speed"], task["heading"]) == (0.01, 0.03)
 
 
+def test_a_slow_layer_updates_on_the_first_tick_whatever_its_number(tmp_path: Path) -> None:
+    """With a tick of latency the first answer is to tick 1; until the next multiple the robot would follow zeros."""
+    write(tmp_path, BODY="c.task.bias = s.count")
+    built = build(tmp_path, task={"use": "mine.py", "every": 3})
+    memory, signals, biases = built.initial.copy(), np.zeros(1, built.robot.signals), []
+    for tick in range(1, 8):
+        signals["tick"] = tick
+        built.tick(built.params.copy(), memory, signals, np.zeros(1, built.robot.residual))
+        biases.append(float(memory["commands"]["task"]["bias"][0]))
+    assert biases == [1, 1, 2, 2, 2, 3, 3]
+
+
 def test_the_same_stack_is_made_again_from_its_document(tmp_path: Path) -> None:
     first = stack("ant-reference")
     (tmp_path / "ant-reference.yaml").write_text(yaml.safe_dump(first.document, sort_keys=False))

@@ -12,11 +12,12 @@ from tests.controllers.kit import episode, stack
 
 
 def rollouts(name: str, *, threads: int = 1, capacity: int = 8, horizon: int = 6, space: str = "control",
-             options: dict[str, object] | None = None) -> Rollouts:  # fmt: skip
+             hold: int = 1, options: dict[str, object] | None = None) -> Rollouts:  # fmt: skip
     used = stack(name)
     model = planner_model(used, config.Section(options or {}, f"{name}: planner.model"))
     objective = read_objective(used.document["cost"], f"{name}: cost")
-    return Rollouts(used, objective, model, space=space, capacity=capacity, horizon=horizon, threads=threads)
+    return Rollouts(used, objective, model, space=space, capacity=capacity, horizon=horizon, threads=threads,
+                    hold=hold)  # fmt: skip
 
 
 @cache

@@ -90,6 +90,15 @@ def test_ticks_behind_the_plan_have_no_residual() -> None:
     kernel.close()
 
 
+def test_a_slower_planners_residuals_are_held() -> None:
+    slow, fast = rollouts(ROBOTS[0], horizon=3, hold=2), rollouts(ROBOTS[0], horizon=6)
+    start, plan = snapshots(ROBOTS[0])[8:9], plans(2, 3, 6)
+    assert slow.run(start, plan).tobytes() == fast.run(start, np.repeat(plan, 2, axis=1)).tobytes()
+    assert slow.run(start, plan[:, :1], horizon=1).tobytes() == fast.run(start, plan[:, [0, 0]], horizon=2).tobytes()
+    slow.close()
+    fast.close()
+
+
 @pytest.mark.parametrize("speed", [np.nan, np.inf, 1e12])
 def test_an_unstable_candidate_scores_minus_infinity_and_disturbs_no_other(speed: float) -> None:
     kernel = rollouts(ROBOTS[0], threads=2)
