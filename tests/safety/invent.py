@@ -23,7 +23,7 @@ SIGNALS = {"q": "joint.position", "qd": "joint.velocity", "tilt": "torso.tilt", 
 
 @lru_cache(maxsize=2)
 def base(robot_name: str = "ant") -> RuleSet:
-    """A rule set without rules, its signals all in [-3, 3] so that thresholds at small integers matter."""
+    """A rule set without rules, its signals all in [-3, 3]."""
     layout = Layout(load_robot(robot_name))
     sources = layout.sources()
     nu = len(layout.joints)
@@ -34,7 +34,9 @@ def base(robot_name: str = "ant") -> RuleSet:
         stale = 2 * PERIOD if source.measured else np.inf
         signals[name] = SignalSpec(name, source, parse_unit(source.unit), low, high, stale, nu if source.over else 1)
     limits = Limits(-np.ones(nu), np.ones(nu), np.full(nu, 0.5), np.full(nu, -2.0), np.full(nu, 2.0), "q")
-    return RuleSet(layout.robot.path, layout, "multi-rate", PERIOD, (20.0,), signals, limits, Fallbacks(2, 1.0, 0.1, 0.1), ())
+    return RuleSet(
+        layout.robot.path, layout, "multi-rate", PERIOD, (20.0,), signals, limits, Fallbacks(2, 1.0, 0.1, 0.1), ()
+    )
 
 
 UNITS = {"q": "rad", "qd": "rad/s", "tilt": "rad", "vx": "m/s", "tau": "N*m", "late": "s"}

@@ -5,7 +5,6 @@ from random import Random
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.safety.invent import Inventor
 
 from safety import offline
 from safety.compiler import compile_rules
@@ -13,6 +12,7 @@ from safety.model import RuleSet
 from safety.reference import Reference
 from safety.tape import new_inputs, new_memory
 from safety.trace import Trace, run_online
+from tests.safety.invent import Inventor
 
 CODES = {False: 0, None: 1, True: 2}
 

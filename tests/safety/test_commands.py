@@ -1,0 +1,85 @@
+"""The commands, as a script and as a person meet them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from runtime.errors import SurefootError
+from safety.commands import app
+from safety.rulefile import load_rules
+from safety.ruletests import load_tests
+
+WRONG = str(Path(__file__).parent / "wrong" / "unit_mismatch.yaml")
+
+
+def test_check_prints_json() -> None:
+    good, bad = (CliRunner().invoke(app, ["check", f, "--json"]) for f in ("ant", WRONG))
+    assert json.loads(good.stdout) == {"ok": True, "errors": []}
+    document = json.loads(bad.stdout)
+    assert bad.exit_code == 1 and document["ok"] is False
+    assert document["errors"][0].keys() == {"line", "column", "code", "message", "remedy"}
+
+
+def test_test_says_how_many_passed() -> None:
+    result = CliRunner().invoke(app, ["test", "half_cheetah"])
+    assert result.exit_code == 0 and "tests passed" in result.stdout
+
+
+def test_explain_reads_a_rule_aloud() -> None:
+    result = CliRunner().invoke(app, ["explain", "R-03", "ant"])
+    assert "When tilt > 0.75 rad, or when that is unknown: hold for 2000 ms, then damp" in result.stdout
+
+
+def test_explain_of_an_unknown_rule_lists_the_valid_ones() -> None:
+    result = CliRunner().invoke(app, ["explain", "R-99", "ant"])
+    assert isinstance(result.exception, SurefootError) and "R-03" in str(result.exception)
+
+
+def test_new_writes_a_file_that_checks(tmp_path: Path) -> None:
+    path = str(tmp_path / "mine.yaml")
+    assert CliRunner().invoke(app, ["new", "half_cheetah", "--out", path]).exit_code == 0
+    assert CliRunner().invoke(app, ["check", path]).exit_code == 0
+    assert isinstance(CliRunner().invoke(app, ["new", "half_cheetah", "--out", path]).exception, SurefootError)
+
+
+def test_replay_compares_with_other_rules(tmp_path: Path) -> None:
+    rules = load_rules("half_cheetah")
+    trace = next(t.trace for t in load_tests(rules).tests if t.name == "R-03 across both thresholds")
+    run, other = tmp_path / "run.npz", tmp_path / "milder.yaml"
+    trace.save(run)
+    other.write_text(rules.path.read_text().replace("tilt > 1.0 rad", "tilt > 1.5 rad"))
+    result = CliRunner().invoke(app, ["replay", str(other), str(run), "--against", "half_cheetah", "--json"])
+    document = json.loads(result.stdout)
+    tilt = next(r for r in document["rules"] if r["id"] == "R-03")
+    assert tilt["trips"] == 0 and tilt["changed_ticks"] > 0
+    same = json.loads(CliRunner().invoke(app, ["replay", "half_cheetah", str(run), "--json"]).stdout)
+    assert next(r for r in same["rules"] if r["id"] == "R-03")["false_alarms"] == 1
+
+
+def test_replay_refuses_a_run_of_another_robot(tmp_path: Path) -> None:
+    run = tmp_path / "run.npz"
+    rules = load_rules("half_cheetah")
+    load_tests(rules).tests[0].trace.save(run)
+    result = CliRunner().invoke(app, ["replay", "ant", str(run)])
+    assert isinstance(result.exception, SurefootError) and "another robot" in str(result.exception)
+
+
+@pytest.mark.parametrize("series", ["0.1 x0", "fast", "1 .. x3", ""])
+def test_a_wrong_series_is_refused(series: str) -> None:
+    from safety.series import samples
+
+    with pytest.raises(SurefootError, match="series"):
+        samples(series)
+
+
+def test_a_series_is_read_tick_by_tick() -> None:
+    from safety.series import samples
+
+    values = samples("0.2 x2, 0 .. 1 x3, nan, missing, 3, stale")
+    assert [v.arrived for v in values] == [True] * 6 + [False, True, False]
+    assert np.array([v.value for v in values]) == pytest.approx(
+        [0.2, 0.2, 0, 0.5, 1, np.nan, np.nan, 3, 3], nan_ok=True
+    )
