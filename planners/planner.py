@@ -175,5 +175,5 @@ def make_planner(
 
 def noise(seed: int, tick: int, round_: int, shape: tuple[int, ...]) -> np.ndarray:
     """Standard normal noise of one round of a tick; what candidate i draws does not depend on how many follow it."""
-    generator = np.random.Philox(key=seed, counter=[0, 0, round_, tick])
+    generator = np.random.Philox(key=seed % 2**128, counter=[0, 0, round_, tick])
     return np.random.Generator(generator).standard_normal(shape)

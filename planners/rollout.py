@@ -109,7 +109,8 @@ class Rollouts:
             final: Whether the objective's final terms count.
 
         Returns:
-            A view that the next call overwrites, as are `terms` (n, terms) and `end` (n,), the final snapshots.
+            A view that the next call overwrites, as are `terms` (n, terms), the sum of each term before its weight,
+            and `end` (n,), the final snapshots.
         """
         if self.hold > 1:
             plan = np.repeat(plan, self.hold, axis=1)
@@ -117,8 +118,8 @@ class Rollouts:
         self._origin[:count] = 0 if origin is None else origin
         self._plan[:count, :ticks] = plan
         self._plan[:count, ticks:] = 0.0
-        self._start = start
-        self._job["start"] = start.ctypes.data
+        self._start = np.ascontiguousarray(start)
+        self._job["start"] = self._start.ctypes.data
         self._job["horizon"] = self.hold * (self.horizon if horizon is None else horizon)
         self._job["final"] = final
         self._batch.apply(self._callback.address, self._job.ctypes.data, count)
@@ -134,10 +135,10 @@ def _compile(stack: Stack, objective: Objective, snapshot: np.dtype[Any]) -> Any
     records = {"job": JOB, "snapshot": snapshot, "signals": stack.robot.signals, "residual": stack.robot.residual,
                "params": stack.params.dtype, "weights": objective.weights.dtype,
                "layout": stack.robot.layout.dtype}  # fmt: skip
-    assert stack.compiled  # the callback imports it, and its errors are the layers' authors'
     source = _generate(stack, objective)
     digest = fingerprint(source, stack.package, inspect.getsource(costs), *map(str, records.values()))
-    return load_generated(f"surefoot_{digest}", "rollout", source, {}, {"RECORDS": records}).rollout
+    names = {"RECORDS": records, "step": stack.step}
+    return load_generated(f"surefoot_{digest}", "rollout", source, {}, names).rollout
 
 
 def _generate(stack: Stack, objective: Objective) -> str:
@@ -148,7 +149,6 @@ def _generate(stack: Stack, objective: Objective) -> str:
         lines = [f"v = costs.{use}(w.{name}, x0, x1, c)", f"terms[{i}] += v", f"score += w.{name}.weight * v"]
         (final if TERMS[use].final else running).extend(lines)
     return KERNEL.format(
-        step=stack.package,
         running="\n".join(" " * 8 + line for line in running),
         final="\n".join(" " * 8 + line for line in final) or " " * 8 + "pass",
         legs=stack.robot.shape[0],
@@ -163,7 +163,6 @@ import math
 import mujoco
 import numpy as np
 from numba import carray, cfunc, from_dtype, types
-from {step}.stack import step
 
 from planners import costs
 from runtime.native import (ctrl_of, floats_at, mj_step, pointer_to, qacc_warmstart_of, qpos_of, qvel_of, sensordata_of,

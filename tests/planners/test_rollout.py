@@ -80,6 +80,14 @@ def test_a_rollout_continues_from_where_another_ended(name: str) -> None:
     kernel.close()
 
 
+def test_snapshots_need_not_stand_side_by_side() -> None:
+    kernel = rollouts(ROBOTS[0])
+    plan, origin = plans(3, 6, 6), np.arange(3)
+    strided = kernel.run(snapshots(ROBOTS[0])[1:6:2], plan, origin).copy()
+    assert strided.tobytes() == kernel.run(snapshots(ROBOTS[0])[[1, 3, 5]], plan, origin).tobytes()
+    kernel.close()
+
+
 def test_ticks_behind_the_plan_have_no_residual() -> None:
     kernel = rollouts(ROBOTS[0])
     start, plan = snapshots(ROBOTS[0])[8:9], plans(2, 6, 6)
