@@ -28,6 +28,7 @@ from bench.saboteur import BEFORE, SPOILED
 from controllers.stack import load_stack
 from runtime.control import SOCKET
 from runtime.errors import SurefootError, nearest
+from runtime.realtime import loop_cores
 from runtime.rules import stack_rules
 from runtime.seats import Role
 from runtime.supervisor import Setup, Supervisor
@@ -151,7 +152,7 @@ def run_fault(fault: str, name: str, rate: int, count: int, seed: int, *, fifo: 
     strike = Strike(fault, count, folder / "latch", random.Random(f"{seed} {fault} {name} {rate}"))
     spec = WorkerSpec(
         stack={"name": stack.name, "document": stack.document, "path": name + ".yaml"}, planner="none", fifo=fifo,
-        cores=[min(os.sched_getaffinity(0))],
+        cores=loop_cores()[0],
         extra={"fault": fault, "period": stack.period, "latch": str(strike.latch)},
     )  # fmt: skip
     supervisor = Supervisor(

@@ -20,7 +20,7 @@ from bench.floor import bare_nanosleep, cyclictest
 from bench.load import load
 from controllers.stack import load_stack
 from runtime.errors import SurefootError
-from runtime.realtime import GUARD_PRIORITY
+from runtime.realtime import GUARD_PRIORITY, loop_cores
 from runtime.rules import stack_rules
 from runtime.supervisor import Setup, Supervisor
 from runtime.tapefile import read_tape
@@ -56,15 +56,17 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
     block = min(BLOCK, ticks)
     blocks = -(-ticks // block)
 
+    (core,), _ = loop_cores()
+
     def floor(episode: int) -> None:
         bare.append(bare_nanosleep(block, period))
-        cycles.append(cyclictest(block, period, priority, core=0))
+        cycles.append(cyclictest(block, period, priority, core=core))
 
     spec = WorkerSpec(
         stack={"name": stack.name, "document": stack.document, "path": STACK + ".yaml"},
         planner="none",
         fifo=fifo,
-        cores=[0],
+        cores=[core],
     )
     supervisor = Supervisor(
         Setup(robot=stack.robot, timestep=stack.timestep, frame_skip=stack.frame_skip,

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MCL_CURRENT_AND_FUTURE = 1 | 2
+_MCL_ONFAULT = 4
 _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 
@@ -31,14 +32,14 @@ def fifo(priority: int) -> list[str]:
     return []
 
 
-def lock_memory() -> list[str]:
-    """Locks and prefaults the pages of this process, now and future."""
+def lock_memory(*, prefault: bool = True) -> list[str]:
+    """Locks the pages of this process, now and future: all of them, or those that it has touched."""
     try:
         hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
     except (OSError, ValueError):
         pass  # mlockall's own answer, below, is the one that counts
-    if _libc.mlockall(_MCL_CURRENT_AND_FUTURE):
+    if _libc.mlockall(_MCL_CURRENT_AND_FUTURE | (0 if prefault else _MCL_ONFAULT)):
         reason = os.strerror(ctypes.get_errno())
         return [f"mlockall refused ({reason}); grant CAP_IPC_LOCK or a memlock limit"]
     return []
@@ -59,6 +60,16 @@ def pin(cores: Iterable[int]) -> list[str]:
     except OSError as error:
         return [f"affinity to cores {sorted(wanted)} refused ({error.strerror})"]
     return []
+
+
+def loop_cores() -> tuple[list[int], list[int]]:
+    """Returns the core of the guard and those of everything else that can be kept off it; one core is both.
+
+    Where the kernel does not preempt itself (PREEMPT_NONE), a process that starts, maps memory or ends on the guard's
+    core holds it up for milliseconds, whatever the priorities.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[:1], cores[1:] or cores
 
 
 def niceness(value: int) -> list[str]:

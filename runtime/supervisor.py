@@ -25,7 +25,7 @@ from runtime.errors import SurefootError
 from runtime.guard import End, begin_episode, make_guard, run_ticks
 from runtime.mailbox import mail_layout
 from runtime.plants.native import NativePlant
-from runtime.realtime import GUARD_PRIORITY, SINGLE_THREADED, lock_memory, niceness, prepare_loop
+from runtime.realtime import GUARD_PRIORITY, SINGLE_THREADED, lock_memory, loop_cores, niceness, pin, prepare_loop
 from runtime.records import Robot
 from runtime.rules import stack_rules
 from runtime.tape import EVENT, EVENTS, ROWS, TERMS, Ring, event_record, row_dtype
@@ -133,6 +133,7 @@ class Supervisor:
         self.degraded: list[str] = []
         self.outcomes: list[Outcome] = []
         self.recorder: subprocess.Popen[bytes] | None = None
+        self._cores = os.sched_getaffinity(0)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._guard_thread, name="guard")
         self._recorder_next = 0.0
@@ -149,7 +150,9 @@ class Supervisor:
         Raises:
             SurefootError: The worker did not start.
         """
+        self._guard_core, others = loop_cores()
         try:
+            pin(others)  # the processes started from here inherit it
             self._start_recorder()
             self.crew.launch()
             run_ticks(self.guard, 0)  # compiles, or loads what was compiled before, while the workers do the same
@@ -182,8 +185,7 @@ class Supervisor:
         self.guard.state["stop"] = 1
 
     def _guard_thread(self) -> None:
-        cores = sorted(os.sched_getaffinity(0))
-        self.degraded += prepare_loop(GUARD_PRIORITY if self.setup.fifo else None, cores[:1])
+        self.degraded += prepare_loop(GUARD_PRIORITY if self.setup.fifo else None, self._guard_core)
         waits = np.zeros(self.setup.steps, np.int64)
         try:
             for episode, seed in enumerate(self.setup.seeds):
@@ -271,6 +273,7 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 kill(self.recorder)
         self.plant.close()
+        pin(self._cores)
 
 
 def run_realtime(summary: "Summary", on_progress: Callable[["Progress"], None], say: Callable[[str], None]) -> None:
@@ -291,7 +294,7 @@ def run_realtime(summary: "Summary", on_progress: Callable[["Progress"], None], 
         stack={"name": stack.name, "document": stack.document, "path": str(_stack_path(request.stack))},
         planner=summary.planner, budget=budget, threads=request.threads, one_tick=request.latency == "one_tick",
         # Without a planner the worker only ever runs while the guard waits: on one core, neither wakes another one.
-        cores=[min(os.sched_getaffinity(0))] if summary.planner == "none" else None,
+        cores=loop_cores()[0] if summary.planner == "none" else sorted(os.sched_getaffinity(0)),
     )  # fmt: skip
     supervisor = Supervisor(
         Setup(

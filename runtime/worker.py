@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from runtime.clock import real_clock
 from runtime.errors import SurefootError
 from runtime.mailbox import FAILED, OK, Layout, Mailbox, head_bytes, mail_layout, receive, reply
-from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, lock_memory, prepare_loop
+from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, lock_memory, pin, prepare_loop
 from runtime.records import Robot
 
 PATIENCE = 200_000_000  # [ns] between two looks at whether the guard still lives
@@ -40,7 +40,7 @@ class WorkerSpec:
         threads: Its threads.
         one_tick: Whether to plan from the state predicted for the next tick.
         fifo: Whether to ask for SCHED_FIFO.
-        cores: Cores of the layer thread, None for all.
+        cores: Cores of the layers and the planner once they run; it starts on those that it inherits.
         descriptors: The mailbox.
         layout: The guard's record layout.
         extra: For other worker programs than this one.
@@ -92,6 +92,8 @@ class StackHost:
 
         stack = build_stack(spec.stack["name"], spec.stack["document"], Path(spec.stack["path"]))
         budget = None if spec.budget is None else parse_budget(spec.budget, "budget")
+        if spec.cores is not None and spec.planner != "none":
+            pin(spec.cores)  # the planner's threads stay where they are created
         made = make_planner(stack, spec.planner, budget, spec.threads)
         if made is not None:
             planner, budget = made
@@ -232,7 +234,7 @@ def run_worker(spec: WorkerSpec, host: Host, kind: type[Service] = Service) -> S
     service.warm()
     compile_mail(service)
     freeze_collector()
-    for reason in lock_memory() + prepare_loop(LAYER_PRIORITY if spec.fifo else None, spec.cores):
+    for reason in lock_memory(prefault=False) + prepare_loop(LAYER_PRIORITY if spec.fifo else None, spec.cores):
         print(f"worker: {reason}", file=sys.stderr)
     box.say_ready()
     return service
