@@ -157,7 +157,7 @@ class Builder:
                 self.table += [self.rules.signals[a.name].source.offset + lane for lane in a.lanes]
                 return self._op(ev.AGE, node, a, k=k)
             case Compare(operator=operator, a=a, b=b):
-                return self._op(COMPARE[operator], node, a, b, x=scale(a, b, self.rules.signals))
+                return self._op(COMPARE[operator], node, a, b, x=1.0 / scale(a, b, self.rules.signals))
             case Flag(a=a):
                 return self._op(ev.FLAG, node, a)
             case Unknown(a=a):

@@ -11,8 +11,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from runtime.compiled import compiled
 from safety.tape import LONG_AGO
 
 OPS = (
@@ -28,7 +28,7 @@ OPS = (
 FALSE, UNSURE, TRUE = 0, 1, 2
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def load_signals(loads: Any, signals: int, source: Any, ages: Any, values: Any) -> None:
     """Copy the declared signals into registers; what is not finite, out of range or stale becomes NaN.
 
@@ -49,7 +49,7 @@ def load_signals(loads: Any, signals: int, source: Any, ages: Any, values: Any) 
             values[loads[i].out + k] = value if known else np.nan
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def run_tape(
     code: Any, table: Any, period: float, tick: int, ages: Any, v: Any, t: Any, m: Any, c: Any, ring: Any
 ) -> None:
@@ -120,8 +120,10 @@ def run_tape(
                     m[out + j] = -1.0 if waiting == LONG_AGO else min(waiting - k, k) / k
 
 
-@njit(error_model="numpy", nogil=True, inline="always")
-def _compare(op: int, n: int, out: int, a: int, b: int, sa: int, sb: int, scale: float, v: Any, t: Any, m: Any) -> None:
+@compiled
+def _compare(
+    op: int, n: int, out: int, a: int, b: int, sa: int, sb: int, inverse: float, v: Any, t: Any, m: Any
+) -> None:
     for j in range(n):
         p, q = v[a + j * sa], v[b + j * sb]
         if op <= LE:
@@ -129,13 +131,13 @@ def _compare(op: int, n: int, out: int, a: int, b: int, sa: int, sb: int, scale:
         strict = op in (LT, GT)
         if math.isfinite(p) and math.isfinite(q):
             t[out + j] = TRUE if (p > q if strict else p >= q) else FALSE
-            m[out + j] = (p - q) / scale
+            m[out + j] = (p - q) * inverse
         else:
             t[out + j] = UNSURE
             m[out + j] = np.nan
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _arithmetic(op: int, n: int, out: int, a: int, b: int, sa: int, sb: int, v: Any) -> None:
     for j in range(n):
         p, q = v[a + j * sa], v[b + j * sb]
@@ -151,7 +153,7 @@ def _arithmetic(op: int, n: int, out: int, a: int, b: int, sa: int, sb: int, v: 
             v[out + j] = -p
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _reduce(op: int, n: int, x: Any) -> Any:
     total, low, high = 0.0, np.inf, -np.inf
     for j in range(n):
@@ -164,7 +166,7 @@ def _reduce(op: int, n: int, x: Any) -> Any:
     return low if op == MIN else high if op == MAX else total / n
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _window(op: int, ticks: int, tick: int, period: float, x: float, ring: Any) -> Any:
     length = ticks + 1
     ring[tick % length] = x
@@ -184,7 +186,7 @@ def _window(op: int, ticks: int, tick: int, period: float, x: float, ring: Any) 
     return total / span if op == WMEAN else low if op == WMIN else high
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _at_least(n: int, out: int, a: int, count: int, t: Any, m: Any) -> None:
     certain, possible, unclear = 0, 0, False
     for j in range(n):
@@ -195,6 +197,12 @@ def _at_least(n: int, out: int, a: int, count: int, t: Any, m: Any) -> None:
     m[out] = np.nan
     if unclear:
         return
+    if count == 1 or count == n:
+        best = m[a]
+        for j in range(1, n):
+            best = max(best, m[a + j]) if count == 1 else min(best, m[a + j])
+        m[out] = best
+        return
     for i in range(n):  # the count-th largest margin is the one that decides
         rank = 0
         for j in range(n):
@@ -203,7 +211,7 @@ def _at_least(n: int, out: int, a: int, count: int, t: Any, m: Any) -> None:
             m[out] = m[a + i]
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _past(op: int, ticks: int, now: int, other: int, c: Any) -> Any:
     """One step of a temporal operator; `c` is its pair of counters, which start at LONG_AGO."""
     if op in (EVER, ALWAYS):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba import njit
+from runtime.compiled import compiled
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def damp(kd: float, velocity: Any, control: Any) -> None:
     """Oppose the joints' motion: u = -kd * velocity; a joint of unknown velocity is left without torque.
 
@@ -25,7 +25,7 @@ def damp(kd: float, velocity: Any, control: Any) -> None:
         control[j] = 0.0 if math.isnan(velocity[j]) else min(max(-kd * velocity[j], -1.0), 1.0)
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def hold(kp: float, kd: float, posture: Any, position: Any, velocity: Any, control: Any) -> None:
     """Keep the posture: u = kp * (posture - position) - kd * velocity; a joint of unknown angle is only damped.
 

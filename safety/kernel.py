@@ -12,7 +12,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from runtime.compiled import compiled
 from safety import fallbacks
@@ -78,7 +77,7 @@ def filter_command(tape: Any, memory: Any, inputs: Any, control: Any) -> Any:
     return action
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _accept(tape: Any, memory: Any, inputs: Any, control: Any) -> None:
     """Take the guest's command if it is one, count it as missed otherwise, and lay out the source array."""
     core, facts, source = memory.core[0], inputs.facts[0], memory.source
@@ -106,7 +105,7 @@ def _accept(tape: Any, memory: Any, inputs: Any, control: Any) -> None:
         source[base + 3 * nu + j] = memory.sent[j] * tape.limits[j].gear
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _judge(tape: Any, memory: Any, facts: Any) -> Any:
     """Step every rule's state and return the most severe action; the deciding rule and factor go to the core."""
     core = memory.core[0]
@@ -137,7 +136,7 @@ def _judge(tape: Any, memory: Any, facts: Any) -> Any:
     return worst
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _step_rule(rule: Any, state: Any, verdict: int, released: bool, mode_changed: bool, rearmed: bool) -> None:
     """idle -> pending -> tripped -> releasing -> idle; unknown trips and never releases."""
     if state.tripped == 0:
@@ -164,7 +163,7 @@ def _step_rule(rule: Any, state: Any, verdict: int, released: bool, mode_changed
         state.tripped, state.held, state.recent = 0, 0, np.uint64(0)
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _command(action: int, config: Any, memory: Any, position: Any, velocity: Any, control: Any) -> None:
     """Write the command of the chosen action."""
     core = memory.core[0]
@@ -188,7 +187,7 @@ def _command(action: int, config: Any, memory: Any, position: Any, velocity: Any
                 control[j] = control[j] * core.factor
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _post_check(limits: Any, control: Any) -> bool:
     """The last word: finite, and inside the actuator's range."""
     for j in range(control.size):
@@ -197,7 +196,7 @@ def _post_check(limits: Any, control: Any) -> bool:
     return True
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _copy(origin: Any, target: Any) -> None:
     """Copies element by element: a slice assignment allocates where it cannot exclude an overlap."""
     for i in range(origin.size):

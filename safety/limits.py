@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba import njit
-
+from runtime.compiled import compiled
 from safety.tape import BLOCK_YIELDED, BLOCKED, CLAMPED, NOT_FINITE, SLEW_YIELDED, SLEWED
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def limit_command(limits: Any, position: Any, sent: Any, control: Any) -> int:
     """Shape a command in place: inside the clamp always, not further past a stop, at most one slew from the last one.
 

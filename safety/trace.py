@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from runtime.compiled import compiled
 from runtime.errors import SurefootError
 from safety.kernel import filter_command
 from safety.model import RuleSet
@@ -104,7 +104,7 @@ def run_online(rules: RuleSet, tape: Tape, memory: Memory, inputs: Inputs, trace
     return Verdicts(when, tripped, actions, action[:, 0] if count else np.zeros(n, np.int64), steps, seen)
 
 
-@njit(error_model="numpy", nogil=True)
+@compiled
 def _run(
     tape: Any, memory: Any, inputs: Any, source: Any, ages: Any, modes: Any, rearm: Any, columns: Any, seen: Any
 ) -> None:
