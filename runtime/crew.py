@@ -68,21 +68,22 @@ class Crew:
         for seat in range(len(self.members)):
             self._spawn(seat)
 
-    def wait(self, timeout: float = START_TIMEOUT) -> None:
-        """Waits until every worker is ready.
+    def assembled(self) -> bool:
+        """Returns whether every worker is ready, for the first time.
 
         Raises:
             SurefootError: One ended or was not ready in time; with its last words.
         """
-        end = time.monotonic() + timeout
-        while not all(m is not None and m.ready for m in self.members):
-            self._greet()
-            for seat, member in enumerate(self.members):
-                if member is not None and member.process.poll() is not None:
+        self._greet()
+        for seat, member in enumerate(self.members):
+            if member is not None and not member.ready:
+                if member.process.poll() is not None:
                     raise SurefootError(f"the worker did not start: {self._last_words(seat)}")
-            if time.monotonic() > end:
-                raise SurefootError(f"the worker was not ready within {timeout:g} s; see {self._folder}/worker-0.log")
-            time.sleep(0.005)
+                if time.monotonic() - member.begun > START_TIMEOUT:
+                    raise SurefootError(
+                        f"the worker was not ready within {START_TIMEOUT:g} s; see {self._folder}/worker-{seat}.log"
+                    )
+        return all(m is not None and m.ready for m in self.members)
 
     def attend(self) -> None:
         """Looks after every seat once: greets who is ready, removes who failed or died, fills what is empty."""

@@ -149,6 +149,7 @@ def begin_episode(guard: Guard, episode: int, seed: int, first_deadline: int, wa
     reset(guard.rules, guard.verdict)
     guard.request["base"], guard.request["state_size"] = -1, 0
     guard.body["sent"] = 0.0
+    guard.row["commands"] = np.zeros(1, guard.row["commands"].dtype)[0]
 
 
 @compiled
@@ -326,8 +327,9 @@ def _decide(guard: Any, miss: Any, expected: Any) -> None:
         state.strikes += 1
     else:
         state.strikes = 0
-    if obeyed:
+    if expected and miss == _NONE:
         row.commands = guard.answer.commands
+    if obeyed:
         _copy(guard.answer.commands.joint.control, guard.body.sent)
     memcpy(state.sensed, state.signals, state.signal_bytes)
     facts.answered = obeyed or not expected

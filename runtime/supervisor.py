@@ -155,8 +155,7 @@ class Supervisor:
             pin(others)  # the processes started from here inherit it
             self._start_recorder()
             self.crew.launch()
-            run_ticks(self.guard, 0)  # compiles, or loads what was compiled before, while the workers do the same
-            self.crew.wait()
+            self._assemble()
             self.degraded += lock_memory()
             self.degraded += niceness(-10)
             self._thread.start()
@@ -170,6 +169,13 @@ class Supervisor:
         if self._failure is not None:
             raise self._failure
         return self.outcomes
+
+    def _assemble(self) -> None:
+        """Compiles the guard, or loads what was compiled before, while the workers start and clients are answered."""
+        compiling = threading.Thread(target=run_ticks, args=(self.guard, 0), name="compile", daemon=True)
+        compiling.start()
+        while not self.crew.assembled() or compiling.is_alive():
+            self.control.poll(POLL)
 
     def _look_after(self, on_poll: Callable[["Supervisor"], None]) -> None:
         while self._thread.is_alive():

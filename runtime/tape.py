@@ -77,7 +77,7 @@ GUARD_FIELDS = {
     "late": ("i8", "1", "Answers discarded in this tick because they belong to an earlier one."),
     "seat": ("i8", "1", "Worker that was asked."),
     "base": ("i8", "1", "Tick of the last accepted answer, whose state went with the request; -1: none."),
-    "answered": ("i8", "1", "Tick of the answer whose command was used; -1: none."),
+    "answered": ("i8", "1", "Tick of the answer that was accepted in this tick; -1: none."),
     "finished": ("i8", "1", "Candidates that the planner finished for this answer."),
     "state_hash": ("i8", "1", "Hash of the guest's state after the answer."),
     "rules": ("i8", "1", "Bits of the active safety rules, in the order of the rule file."),
