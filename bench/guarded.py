@@ -80,12 +80,12 @@ def run_guarded(
     plant.reset(seed)
     guest.reset(seed)
     monitor.reset()
-    facts = monitor.inputs.facts[0]
+    facts, sent = monitor.inputs.facts[0], np.zeros(robot.gear.size)
     for t in range(steps):
         qpos, qvel = plant.state()
         plant.signals(signals[0])
         signals["tick"], signals["time"] = t, t * plant.period
-        guest.answer(qpos, qvel, signals)
+        guest.answer(qpos, qvel, signals, sent)
         control = guest.commands["joint"]["control"].ravel().astype(float)
         seen = Tick(t, signals.copy(), np.zeros(len(monitor.inputs.ages)), control.copy(), plant)
         fault(seen)

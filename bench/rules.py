@@ -161,7 +161,7 @@ def main(
         return
     typer.echo(f"{figures['rules']} rules x {figures['joints']} joints, {figures['instructions']} instructions, "
                f"{figures['ticks']} ticks"
-               f"{'' if figures['fifo'] else ' (without SCHED_FIFO)'}; the whole pipeline, limits included")  # fmt: skip
+               f"{'' if figures['fifo'] else ' (no SCHED_FIFO)'}; the whole pipeline, limits included")  # fmt: skip
     typer.echo(f"{'[us]':12}{'p50':>10}{'p99':>10}{'p99.9':>10}{'max':>10}")
     typer.echo(f"{'surefoot':12}" + "".join(f"{figures[k]:10.2f}" for k in ("p50_us", "p99_us", "p999_us", "max_us")))
     if figures["rtamt_us"] is None:

@@ -17,8 +17,8 @@ from safety.syntax import Overdue, Type
 from safety.trace import Trace
 
 PERIOD = 0.05
-SIGNALS = {"q": "joint.position", "qd": "joint.velocity", "tilt": "torso.tilt", "vx": "torso.vx", "tau": "command.torque",
-           "late": "clock.lateness", "stop_requested": "stop_requested"}  # fmt: skip
+SIGNALS = {"q": "joint.position", "qd": "joint.velocity", "tilt": "torso.tilt", "vx": "torso.vx",
+           "tau": "command.torque", "late": "clock.lateness", "stop_requested": "stop_requested"}  # fmt: skip
 
 
 @lru_cache(maxsize=2)
