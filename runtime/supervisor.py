@@ -27,10 +27,10 @@ from runtime.mailbox import mail_layout
 from runtime.plants.native import NativePlant
 from runtime.realtime import GUARD_PRIORITY, SINGLE_THREADED, lock_memory, loop_cores, niceness, pin, prepare_loop
 from runtime.records import Robot
-from runtime.rules import stack_rules
 from runtime.tape import EVENT, EVENTS, ROWS, TERMS, Ring, event_record, row_dtype
 from runtime.worker import WorkerSpec
 from safety.model import RuleSet
+from safety.stack_rules import stack_rules
 
 if TYPE_CHECKING:
     from runtime.run import Progress, Summary
@@ -172,7 +172,12 @@ class Supervisor:
 
     def _assemble(self) -> None:
         """Compiles the guard, or loads what was compiled before, while the workers start and clients are answered."""
-        compiling = threading.Thread(target=run_ticks, args=(self.guard, 0), name="compile", daemon=True)
+
+        def compile_guard() -> None:
+            pin(self._cores)
+            run_ticks(self.guard, 0)
+
+        compiling = threading.Thread(target=compile_guard, name="compile", daemon=True)
         compiling.start()
         while not self.crew.assembled() or compiling.is_alive():
             self.control.poll(POLL)

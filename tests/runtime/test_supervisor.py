@@ -1,0 +1,93 @@
+"""A whole run in real time: processes, a worker that stops in the middle, the tape, and its replay."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import SurefootError
+from runtime.replay import replay_run
+from runtime.run import Request, run
+from runtime.supervisor import Setup, Supervisor
+from runtime.tapefile import read_tape
+
+STACK = "half_cheetah-rhythm"
+
+
+def test_a_worker_that_stops_costs_ticks_of_fallback_and_the_run_replays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[int] = []
+    poll = Supervisor._attend_recorder
+
+    def stop_once(supervisor: Supervisor) -> None:
+        poll(supervisor)
+        member = supervisor.crew.members[0]
+        if not stopped and supervisor.guard.state["ticks"] > 8 and member is not None:
+            stopped.append(int(supervisor.guard.state["tick"]))
+            os.kill(member.process.pid, signal.SIGSTOP)
+
+    monkeypatch.setattr(Supervisor, "_attend_recorder", stop_once)
+    out = tmp_path / "run"
+    summary = run(Request(stack=STACK, realtime=True, steps=40, seed=3, out=out))
+    assert summary.episodes[0].steps == 40
+    assert summary.guest_missed >= 2
+
+    tape = read_tape(summary.stack.robot, out)
+    names = [event["event"] for event in tape.events]
+    assert {"worker_ready", "worker_killed", "guest_missed", "fallback", "recovered", "seat"} <= set(names)
+    assert tape.problem is None
+    assert tape.rows["seat"][-1] == 1
+
+    report = replay_run(out)
+    assert report.compared == 40 - summary.guest_missed
+    assert report.differing == 0
+
+
+def test_a_lockstep_run_replays_and_another_stack_is_compared(tmp_path: Path) -> None:
+    for latency in ("none", "one_tick"):
+        out = tmp_path / latency
+        run(Request(stack=STACK, steps=20, episodes=2, seed=3, latency=latency, out=out))
+        report = replay_run(out)
+        assert (report.differing, report.problem) == (0, None)
+        assert report.compared == (40 if latency == "none" else 38)
+    other = replay_run(tmp_path / "none", "half_cheetah-reference")
+    assert other.differing > 0
+    assert other.largest > 0
+    assert other.first is not None
+    with pytest.raises(SurefootError, match="the run is of half_cheetah"):
+        replay_run(tmp_path / "none", "ant-rhythm")
+
+
+def test_a_change_of_one_bit_is_found_with_its_tick_and_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    run(Request(stack=STACK, steps=12, seed=3, out=out))
+    from runtime import replay
+
+    def with_one_bit_changed(*arguments: object) -> object:
+        tape = read_tape(*arguments)  # type: ignore[arg-type]
+        rows = tape.rows.copy()
+        rows["commands"]["limb"]["target"][7, 0, 0] *= 1 + 2**-52
+        return type(tape)(rows, tape.events, tape.problem)
+
+    monkeypatch.setattr(replay, "read_tape", with_one_bit_changed)
+    report = replay_run(out)
+    assert report.first is not None
+    assert (report.first["tick"], report.first["field"]) == (7, "limb.target")
+    assert (report.differing, report.compared) == (1, 8)
+
+
+def test_a_wait_longer_than_the_period_is_refused(tmp_path: Path) -> None:
+    setup = Setup.__new__(Setup)
+    object.__setattr__(setup, "wait", 1.2)
+    with pytest.raises(SurefootError, match=r"a deadline of 1\.2 periods leaves no time"):
+        Supervisor(setup)
+
+
+def test_a_worker_that_cannot_start_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.worker import WorkerSpec
+
+    monkeypatch.setattr(WorkerSpec, "command", lambda self, module: ["python3", "-c", "raise SystemExit('no luck')"])
+    with pytest.raises(SurefootError, match="the worker did not start: no luck"):
+        run(Request(stack=STACK, realtime=True, steps=5, out=tmp_path / "run"))
