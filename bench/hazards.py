@@ -177,7 +177,8 @@ def measure(stack_name: str, rules_name: str, seeds: int, nominal: int, steps: i
                 rule, action = found, did
                 caught += time <= hazard.within + 1e-9
         rows.append({"hazard": hazard.name, "episodes": seeds, "caught": caught, "rule": rule, "action": action,
-                     "worst_s": max(times, default=None), "within_s": hazard.within, "argument": hazard.argument})  # fmt: skip
+                     "worst_s": max(times, default=None), "within_s": hazard.within,
+                     "argument": hazard.argument})  # fmt: skip
     stops = [stop_time(guest, plant, monitor, FIRST_SEED + i, start + i * scale, 2.0) for i in range(max(seeds, 8))]
     stopped = [s for s in stops if s is not None]
     falls = fall_leads(guest, plant, monitor, seeds, steps, start)
