@@ -29,11 +29,11 @@ from controllers.stack import load_stack
 from runtime.control import SOCKET
 from runtime.errors import SurefootError, nearest
 from runtime.realtime import loop_cores
-from runtime.rules import stack_rules
 from runtime.seats import Role
 from runtime.supervisor import Setup, Supervisor
 from runtime.tape import Mode
 from runtime.worker import WorkerSpec
+from safety.stack_rules import stack_rules
 
 STACKS = ("half_cheetah-rhythm", "ant-rhythm")
 RATES = (20, 1000)  # [Hz]

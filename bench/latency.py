@@ -21,10 +21,10 @@ from bench.load import load
 from controllers.stack import load_stack
 from runtime.errors import SurefootError
 from runtime.realtime import GUARD_PRIORITY, loop_cores
-from runtime.rules import stack_rules
 from runtime.supervisor import Setup, Supervisor
 from runtime.tapefile import read_tape
 from runtime.worker import WorkerSpec
+from safety.stack_rules import stack_rules
 
 STACK = "half_cheetah-rhythm"
 BLOCK = 5000  # ticks of each kind before the next kind's turn

@@ -54,7 +54,7 @@ def running_states(stack: Stack) -> np.ndarray:
     """Snapshots from a running episode, the robot under its rhythm alone (CANDIDATES,)."""
     guest, plant = Guest(stack, None, None), make_plant("native", stack.robot, stack.timestep, stack.frame_skip)
     found = np.zeros(WARM_UP + CANDIDATES, snapshot_dtype(stack))
-    signals = np.zeros(1, stack.robot.signals)
+    signals, sent = np.zeros(1, stack.robot.signals), np.zeros(stack.robot.shape)
     plant.reset(0)
     for tick in range(len(found)):
         found["memory"][tick] = guest.snapshot["memory"][0]
@@ -62,8 +62,10 @@ def running_states(stack: Stack) -> np.ndarray:
         plant.signals(signals[0])
         signals["tick"], signals["time"] = tick, tick * stack.period
         found["signals"][tick] = signals[0]
-        guest.answer(found["qpos"][tick], found["qvel"][tick], signals)
-        if plant.step(guest.commands["joint"]["control"]).terminated:
+        found["sent"][tick] = sent.ravel()
+        guest.answer(found["qpos"][tick], found["qvel"][tick], signals, sent)
+        sent = guest.commands["joint"]["control"].copy()
+        if plant.step(sent).terminated:
             plant.reset(tick)
             guest.reset(tick)
     return found[WARM_UP:]

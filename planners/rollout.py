@@ -12,19 +12,22 @@ from typing import Any
 import mujoco
 import numpy as np
 
+import safety.limits
 from controllers.generated import fingerprint, load_generated
 from controllers.stack import Stack
 from planners import costs
 from planners.costs import TERMS, Objective
 from planners.model import steps_per_tick
 from runtime.native import Batch
+from safety.stack_rules import shaping_limits
+from safety.tape import LIMIT
 
 SPACES = ("target", "control")
 """What a residual is added to: the joint targets [rad] or the actuator controls."""
 
 JOB = np.dtype(
     [(name, "u8") for name in ("start", "origin", "plan", "end", "signals", "residual", "score", "terms",
-                               "params", "weights", "layout")]
+                               "params", "weights", "layout", "limits")]
     + [(name, "i8") for name in ("horizon", "final", "stride", "space", "frame_skip", "nq", "nv", "nu", "nsensordata")]
     + [("period", "f8")],
     align=True,
@@ -33,7 +36,7 @@ JOB = np.dtype(
 
 
 def snapshot_dtype(stack: Stack) -> np.dtype[Any]:
-    """The record of everything a rollout starts from: plant state, signals, the stack's memory.
+    """The record of everything a rollout starts from: plant state, signals, last command sent, the stack's memory.
 
     `warmstart`, where the solver begins, is zero for a measured state; the end of a rollout carries it, so that two
     rollouts in a row are bit by bit the one that is as long as both.
@@ -41,7 +44,7 @@ def snapshot_dtype(stack: Stack) -> np.dtype[Any]:
     model = stack.robot.model
     return np.dtype(
         [("qpos", "f8", (model.nq,)), ("qvel", "f8", (model.nv,)), ("warmstart", "f8", (model.nv,)),
-         ("signals", stack.robot.signals), ("memory", stack.memory)],
+         ("sent", "f8", (model.nu,)), ("signals", stack.robot.signals), ("memory", stack.memory)],
         align=True,
     )  # fmt: skip
 
@@ -81,18 +84,20 @@ class Rollouts:
         self._start = np.zeros(1, self.snapshot)
         self._params, self._weights = stack.params.copy(), objective.weights.copy()
         self._layout = np.array([stack.robot.layout])
+        limits = shaping_limits(stack)
+        self._limits = np.zeros(model.nu, LIMIT) if limits is None else limits.copy()
         self._job = job = np.zeros(1, JOB)
         for name, array in (
             ("origin", self._origin), ("plan", self._plan), ("end", self.end), ("signals", self._signals),
             ("residual", self._residual), ("score", self.score), ("terms", self.terms), ("params", self._params),
-            ("weights", self._weights), ("layout", self._layout),
+            ("weights", self._weights), ("layout", self._layout), ("limits", self._limits),
         ):  # fmt: skip
             job[name] = array.ctypes.data
         job["stride"], job["space"] = horizon * hold, SPACES.index(space)
         job["frame_skip"] = steps_per_tick(stack, model, "model")
         job["nq"], job["nv"], job["nu"], job["nsensordata"] = model.nq, model.nv, model.nu, model.nsensordata
         job["period"] = stack.period
-        self._callback = _compile(stack, objective, self.snapshot)
+        self._callback = _compile(stack, objective, self.snapshot, limited=limits is not None)
         self._batch = Batch(model, capacity, threads)
 
     def run(
@@ -130,18 +135,19 @@ class Rollouts:
         self._batch.close()
 
 
-def _compile(stack: Stack, objective: Objective, snapshot: np.dtype[Any]) -> Any:
+def _compile(stack: Stack, objective: Objective, snapshot: np.dtype[Any], limited: bool) -> Any:
     """The callback as a `numba.cfunc`, from the cache where it was compiled before."""
     records = {"job": JOB, "snapshot": snapshot, "signals": stack.robot.signals, "residual": stack.robot.residual,
                "params": stack.params.dtype, "weights": objective.weights.dtype,
-               "layout": stack.robot.layout.dtype}  # fmt: skip
-    source = _generate(stack, objective)
-    digest = fingerprint(source, stack.package, inspect.getsource(costs), *map(str, records.values()))
+               "layout": stack.robot.layout.dtype, "limits": LIMIT}  # fmt: skip
+    source = _generate(stack, objective, limited)
+    trusted = (inspect.getsource(module) for module in (costs, safety.limits))
+    digest = fingerprint(source, stack.package, *trusted, *map(str, records.values()))
     names = {"RECORDS": records, "step": stack.step}
     return load_generated(f"surefoot_{digest}", "rollout", source, {}, names).rollout
 
 
-def _generate(stack: Stack, objective: Objective) -> str:
+def _generate(stack: Stack, objective: Objective, limited: bool) -> str:
     """The callback's source: the fixed kernel around the terms of this objective."""
     running: list[str] = []
     final: list[str] = []
@@ -154,7 +160,15 @@ def _generate(stack: Stack, objective: Objective) -> str:
         legs=stack.robot.shape[0],
         segments=stack.robot.shape[1],
         terms=len(objective.names),
+        limit=LIMITING if limited else "",
     )
+
+
+LIMITING = """
+        limit_command(limits, x1.joint.position.reshape(job.nu), state.sent, ctrl)
+        for k in range(job.nu):
+            state.sent[k] = ctrl[k]
+"""
 
 
 KERNEL = '''"""Generated from a stack and an objective by planners/rollout.py: simulates and scores one candidate."""
@@ -168,11 +182,13 @@ from planners import costs
 from runtime.native import (ctrl_of, floats_at, mj_step, pointer_to, qacc_warmstart_of, qpos_of, qvel_of, sensordata_of,
                             time_of)
 from runtime.signals import sense
+from safety.limits import limit_command
 
 jobs, snapshots = pointer_to(from_dtype(RECORDS["job"])), pointer_to(from_dtype(RECORDS["snapshot"]))
 signals, residuals = pointer_to(from_dtype(RECORDS["signals"])), pointer_to(from_dtype(RECORDS["residual"]))
 params, weights = pointer_to(from_dtype(RECORDS["params"])), pointer_to(from_dtype(RECORDS["weights"]))
 layouts, integers = pointer_to(from_dtype(RECORDS["layout"])), pointer_to(types.int64)
+all_limits = pointer_to(from_dtype(RECORDS["limits"]))
 LIMIT = mujoco.mjMAXVAL
 
 
@@ -182,6 +198,7 @@ def rollout(model, data, i, argument):
     p = carray(params(job.params), (1,))[0]
     w = carray(weights(job.weights), (1,))[0]
     layout = carray(layouts(job.layout), (1,))[0]
+    limits = carray(all_limits(job.limits), (job.nu,))
     end = carray(snapshots(job.end), (i + 1,))
     origin = carray(integers(job.origin), (i + 1,))[i]
     end[i] = carray(snapshots(job.start), (origin + 1,))[origin]
@@ -219,7 +236,7 @@ def rollout(model, data, i, argument):
         for u in c.joint.control.flat:
             ctrl[k] = u
             k += 1
-        for _ in range(job.frame_skip):
+{limit}        for _ in range(job.frame_skip):
             mj_step(model, data)
         # The plant's own definition of unstable; a score alone can hide it, where a term takes max(0, NaN).
         for k in range(job.nq):

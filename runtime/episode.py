@@ -108,7 +108,7 @@ def ticks(
     """The ticks of an episode, one row each; updates the result as they pass."""
     robot = guest.stack.robot
     row = np.zeros(1, row_dtype(robot))
-    signals, commands = np.zeros(1, robot.signals), np.zeros(1, robot.commands)
+    signals, commands, sent = np.zeros(1, robot.signals), np.zeros(1, robot.commands), np.zeros(robot.shape)
     falls = FallDetector(robot)
     plant.reset(result.seed)
     guest.reset(result.seed)
@@ -127,7 +127,7 @@ def ticks(
             work = guest.answer(*guest.predict(qpos, qvel, signals, sent))
             commands[0] = guest.commands
         else:
-            work = guest.answer(qpos, qvel, signals)
+            work = guest.answer(qpos, qvel, signals, sent)
             commands[0] = row["commands"] = guest.commands
             sent = _filter(monitor, signals, commands, row, result)
         result.decision_ns.append(time.perf_counter_ns() - begin)

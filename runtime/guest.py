@@ -67,15 +67,17 @@ class Guest:
         """The commands record of every level, as of the last answer."""
         return self.snapshot["memory"]["commands"][0]
 
-    def answer(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray) -> Work:
+    def answer(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray) -> Work:
         """Decide on a plant state; the control is `commands["joint"]["control"]` (leg, segment) in [-1, 1].
 
         Args:
             qpos: Generalised positions (nq,).
             qvel: Generalised velocities (nv,).
             signals: The signals record (1,), tick and time included.
+            sent: The control (leg, segment) sent before the one that this answers: what a slew limit starts from.
         """
         self.snapshot["qpos"], self.snapshot["qvel"], self.snapshot["signals"] = qpos, qvel, signals
+        self.snapshot["sent"] = sent.reshape(-1)
         work = IDLE
         if self.beside is not None:
             assert self.planner is not None
@@ -91,8 +93,8 @@ class Guest:
 
     def predict(
         self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The state one tick later under a command that was already sent, by the guest's own model.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What to answer one tick ahead: the state under a command that was already sent, by the guest's own model.
 
         Args:
             qpos: Generalised positions (nq,).
@@ -101,7 +103,7 @@ class Guest:
             sent: The control on its way (leg, segment).
 
         Returns:
-            Positions, velocities and signals (1,) of the next tick.
+            The arguments of `answer` for the next tick: positions, velocities, signals (1,), and `sent` itself.
         """
         data = self._data
         mujoco.mj_resetData(self.model, data)
@@ -111,7 +113,7 @@ class Guest:
         sense(self.stack.robot.layout[()], data.qpos, data.qvel, data.sensordata, ahead[0])
         ahead["tick"] += 1
         ahead["time"] = ahead["tick"] * self.stack.period
-        return data.qpos.copy(), data.qvel.copy(), ahead
+        return data.qpos.copy(), data.qvel.copy(), ahead, sent
 
     def close(self) -> None:
         """Stop the planner's threads."""

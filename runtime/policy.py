@@ -61,7 +61,7 @@ class Policy:
         qpos, qvel = split_observation(self.stack.robot, observation)
         self._signals["time"] = self._signals["tick"] * self.stack.period
         self._estimator.sense(qpos, qvel, self._control, self._signals[0])
-        self._guest.answer(qpos, qvel, self._signals)
+        self._guest.answer(qpos, qvel, self._signals, self._control)
         self._signals["tick"] += 1
         self._control = self._guest.commands["joint"]["control"].reshape(-1).copy()
         return self._control.copy()

@@ -129,10 +129,9 @@ def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Repor
             candidates = finished.get(asked + delay, 0)
             guest.budget = Budget(candidates=candidates) if candidates else None
         signals[0] = row["signals"]
-        qpos, qvel, x = row["qpos"], row["qvel"], signals
-        if one_tick:
-            qpos, qvel, x = guest.predict(qpos, qvel, signals, row["sent"])
-        guest.answer(qpos, qvel, x)
+        sent = row["sent"] if one_tick else np.zeros_like(row["sent"]) if row["start"] else rows[asked - 1]["sent"]
+        seen = row["qpos"], row["qvel"], signals, sent
+        guest.answer(*(guest.predict(*seen) if one_tick else seen))
         report.compared += 1
         if not _compare(rows[used], guest.commands, guest.stack, report) and not report.other:
             return

@@ -24,9 +24,9 @@ from runtime.episode import EpisodeResult, episode_ticks, run_episode
 from runtime.errors import SurefootError, nearest
 from runtime.guest import Guest
 from runtime.plants import Plant, make_plant
-from runtime.rules import stack_rules
 from runtime.tapefile import TapeWriter
 from safety.monitor import Monitor
+from safety.stack_rules import stack_rules
 
 LATENCIES = ("none", "one_tick")
 PACKAGES = ("surefoot", "mujoco", "numpy", "numba", "gymnasium")
@@ -224,9 +224,9 @@ def _lockstep(
 
 def warm(guest: Guest, monitor: Monitor) -> None:
     """Compile whatever is not compiled yet, before anything is timed."""
-    model = guest.model
-    guest.answer(model.qpos0, np.zeros(model.nv), np.zeros(1, guest.stack.robot.signals))
-    monitor.filter(np.zeros(guest.stack.robot.model.nu))
+    robot, model = guest.stack.robot, guest.model
+    guest.answer(model.qpos0, np.zeros(model.nv), np.zeros(1, robot.signals), np.zeros(robot.shape))
+    monitor.filter(np.zeros(model.nu))
 
 
 def _make_folder(request: Request, stack: Stack) -> Path:

@@ -115,10 +115,8 @@ class StackHost:
         if request["base"] >= 0:
             load_state(self.guest.states, request)
         self._signals[0] = request["signals"]
-        qpos, qvel, signals = request["qpos"], request["qvel"], self._signals
-        if self._one_tick:
-            qpos, qvel, signals = self.guest.predict(qpos, qvel, signals, request["sent"])
-        work = self.guest.answer(qpos, qvel, signals)
+        seen = request["qpos"], request["qvel"], self._signals, request["sent"]
+        work = self.guest.answer(*(self.guest.predict(*seen) if self._one_tick else seen))
         answer["commands"] = self.guest.commands
         answer["finished"], answer["work"] = work.candidates, work.control_steps
         save_state(self.guest.states, answer)

@@ -20,7 +20,7 @@ def test_a_prediction_reaches_the_plants_next_state(name: str) -> None:
     """Up to the constraint solver's tolerance: the plant's solver starts from its last step, the guest's from zero."""
     rows, guest = recorded(name)[:300], Guest(stack(name), None, None)
     for now, then in pairwise(rows):
-        qpos, qvel, ahead = guest.predict(now["qpos"], now["qvel"], now[None]["signals"].copy(), now["sent"])
+        qpos, qvel, ahead, _ = guest.predict(now["qpos"], now["qvel"], now[None]["signals"].copy(), now["sent"])
         np.testing.assert_allclose(qpos, then["qpos"], rtol=0, atol=1e-12)
         np.testing.assert_allclose(qvel, then["qvel"], rtol=0, atol=1e-10)
         assert (ahead["tick"][0], ahead["time"][0]) == (then["signals"]["tick"], then["signals"]["time"])

@@ -159,7 +159,7 @@ def test_a_prediction_is_a_rollout_of_one_tick() -> None:
     end = kernel.end[0]
     guest = Guest(kernel.stack, None, None)
     sent = end["memory"]["commands"]["joint"]["control"]
-    qpos, qvel, ahead = guest.predict(start["qpos"][0], start["qvel"][0], start["signals"].copy(), sent)
+    qpos, qvel, ahead, _ = guest.predict(start["qpos"][0], start["qvel"][0], start["signals"].copy(), sent)
     np.testing.assert_array_equal(qpos, end["qpos"])
     np.testing.assert_array_equal(qvel, end["qvel"])
     for name in ("tick", "time", "joint", "torso", "foot"):

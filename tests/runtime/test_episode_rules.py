@@ -7,9 +7,9 @@ from controllers.stack import Stack, load_stack
 from runtime.episode import EpisodeResult, run_episode
 from runtime.guest import Guest
 from runtime.plants.native import NativePlant
-from runtime.rules import stack_rules
 from runtime.tape import Mode
 from safety.monitor import Monitor
+from safety.stack_rules import stack_rules
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +20,8 @@ def stack() -> Stack:
 class Broken(Guest):
     """Answers NaN from tick 10 on."""
 
-    def answer(self, qpos, qvel, signals):
-        work = super().answer(qpos, qvel, signals)
+    def answer(self, qpos, qvel, signals, sent):
+        work = super().answer(qpos, qvel, signals, sent)
         if signals["tick"][0] >= 10:
             self.commands["joint"]["control"][0, 1] = np.nan
         return work
