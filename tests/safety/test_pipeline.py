@@ -29,7 +29,9 @@ def limits_of(low: float = -1.0, high: float = 1.0, slew: float = 0.3, stop: flo
 @settings(deadline=None)
 @given(st.lists(HOSTILE, min_size=3, max_size=3), st.lists(st.floats(-1, 1), min_size=3, max_size=3),
        st.lists(st.one_of(st.floats(-1, 1), st.just(math.nan)), min_size=3, max_size=3))  # fmt: skip
-def test_limits_hold_for_any_command_and_are_idempotent(command: list[float], sent: list[float], position: list[float]) -> None:
+def test_limits_hold_for_any_command_and_are_idempotent(
+    command: list[float], sent: list[float], position: list[float]
+) -> None:
     limits, control = limits_of(), np.array(command)
     q, last = np.array(position), np.array(sent)
     flags = limit_command(limits, q, last, control)
