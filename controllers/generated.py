@@ -15,6 +15,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from runtime.compiled import cache_folder
 from runtime.errors import SurefootError
 
 PACKAGES = ("mujoco", "numba", "llvmlite", "numpy")
@@ -32,11 +33,6 @@ def fingerprint(*parts: str) -> str:
     for package in PACKAGES:
         digest.update(f"{package} {version(package)} python {sys.version_info[:2]}".encode())
     return digest.hexdigest()[:24]
-
-
-def cache_folder() -> Path:
-    """Where compiled code is kept: `surefoot` in the user's cache folder (XDG)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "surefoot"
 
 
 def load_generated(package: str, main: str, source: str, layers: dict[str, str], names: dict[str, Any]) -> Any:

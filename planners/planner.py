@@ -131,46 +131,73 @@ def parse_budget(value: object, where: str) -> Budget:
     return Budget(seconds=config.number(1e-4, 3600.0, "s")(parse_quantity(value, "s", where), where))
 
 
-def make_planner(
-    stack: Stack, use: str | None = None, budget: Budget | None = None, threads: int = 2,
-    model: mujoco.MjModel | None = None,
-) -> tuple[Planner, Budget] | None:  # fmt: skip
-    """The planner that a stack asks for, or None where it (or the caller) says `none`.
+def choose_planner(stack: Stack, use: str | None, budget: Budget | None) -> tuple[str, Budget | None]:
+    """The name of the planner that a run would have, and its budget (None for `none`); quick, compiles nothing.
 
     Args:
         stack: With its `cost` section, and its `planner` section where it has one.
         use: Another planner than the stack's own, by name; it takes the settings in `SHARED` from the stack and its
             defaults for the rest.
         budget: Another budget than the stack's own.
+
+    Raises:
+        SurefootError: an unknown planner, or a stack without a cost.
+    """
+    name, doc = _choose(stack, use)
+    return name, None if doc is None else budget or _own_budget(name, doc)
+
+
+def make_planner(
+    stack: Stack, use: str | None = None, budget: Budget | None = None, threads: int = 2,
+    model: mujoco.MjModel | None = None,
+) -> tuple[Planner, Budget] | None:  # fmt: skip
+    """The planner that a stack asks for and its budget, or None where the stack (or the caller) says `none`.
+
+    Args:
+        stack: See `choose_planner`.
+        use: See `choose_planner`.
+        budget: See `choose_planner`.
         threads: Threads of the rollouts.
         model: The MuJoCo model to plan with; default: the robot's.
-
-    Returns:
-        The planner and the budget in force.
 
     Raises:
         SurefootError: an unknown planner or setting, or a stack without a cost.
     """
+    name, doc = _choose(stack, use)
+    if doc is None:
+        return None
+    own_budget = _own_budget(name, doc)
+    own_model = planner_model(stack, doc.section("model", {}), model)
+    objective = read_objective(stack.document["cost"], f"{stack.name}: cost")
+    return _kinds()[name](stack, objective, doc, own_model, threads), budget or own_budget
+
+
+def _kinds() -> dict[str, Any]:
     from planners.residual import ResidualPlanner
     from planners.tree import TreePlanner
 
-    kinds: dict[str, Any] = {"residual": ResidualPlanner, "tree": TreePlanner}
+    return {"residual": ResidualPlanner, "tree": TreePlanner}
+
+
+def _own_budget(name: str, doc: config.Section) -> Budget:
+    return doc.take("budget", parse_budget, Budget(candidates=_kinds()[name].CANDIDATES))
+
+
+def _choose(stack: Stack, use: str | None) -> tuple[str, config.Section | None]:
+    """The planner's name and its settings; None for `none`."""
     where = f"{stack.name}: planner"
     doc = config.Section(stack.document.get("planner") or {"use": "none"}, where)
     own = doc.take("use", config.text)
     name = use or own
     if name == "none":
-        return None
-    if name not in kinds:
-        raise SurefootError(f"{where}: unknown planner {name!r}; {nearest(name, [*kinds, 'none'])}")
+        return name, None
+    if name not in PLANNERS:
+        raise SurefootError(f"{where}: unknown planner {name!r}; {nearest(name, [*PLANNERS, 'none'])}")
     if "cost" not in stack.document:
         raise SurefootError(f"{stack.name}: the planner {name!r} needs a section 'cost', which this stack lacks")
     if name != own:
         doc = config.Section({key: doc.data[key] for key in SHARED if key in doc.data}, where)
-    in_force = doc.take("budget", parse_budget, Budget(candidates=kinds[name].CANDIDATES))
-    own_model = planner_model(stack, doc.section("model", {}), model)
-    objective = read_objective(stack.document["cost"], f"{stack.name}: cost")
-    return kinds[name](stack, objective, doc, own_model, threads), budget or in_force
+    return name, doc
 
 
 def noise(seed: int, tick: int, round_: int, shape: tuple[int, ...]) -> np.ndarray:

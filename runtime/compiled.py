@@ -22,6 +22,11 @@ _SOURCES = {
 }
 
 
+def cache_folder() -> Path:
+    """Where compiled code is kept: `surefoot` in the user's cache folder (XDG)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "surefoot"
+
+
 @lru_cache(maxsize=1)
 def core_folder() -> str:
     """Returns the folder of the core's machine code, whose name is the hash of what it is made from."""
@@ -32,8 +37,7 @@ def core_folder() -> str:
             digest.update((root / folder / f"{module}.py").read_bytes())
     for package in ("mujoco", "numba", "llvmlite", "numpy"):
         digest.update(version(package).encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return str(cache / "surefoot" / f"core-{digest.hexdigest()[:24]}")
+    return str(cache_folder() / f"core-{digest.hexdigest()[:24]}")
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from controllers.generated import cache_folder
+from runtime.compiled import cache_folder
 from runtime.errors import SurefootError
 from runtime.sandbox import Level, Limits, landlock, seccomp, spawn
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from controllers.generated import cache_folder
 from controllers.stack import Stack, load_stack
-from planners.planner import Budget, make_planner, parse_budget
+from planners.planner import Budget, choose_planner, make_planner, parse_budget
+from runtime.compiled import cache_folder
 from runtime.episode import EpisodeResult, episode_ticks, run_episode
 from runtime.errors import SurefootError, nearest
 from runtime.guest import Guest
@@ -139,22 +139,25 @@ def run(
     plant = make_plant(request.plant, stack.robot, stack.timestep, stack.frame_skip)
     if request.realtime and not plant.realtime:
         raise SurefootError(f"--realtime: the plant {request.plant!r} cannot be paced from compiled code; use native")
-    if not (cache_folder() / stack.package).exists():
-        say(f"compiling {stack.name} (once; it is kept in {cache_folder()})")
-    made = make_planner(stack, request.planner, budget, request.threads)
-    planner, in_force = made if made else (None, None)
+    name, in_force = choose_planner(stack, request.planner, budget)
     if not request.realtime and in_force is not None and in_force.seconds is not None:
-        plant.close()
         raise SurefootError(
             f"--budget {in_force}: lockstep counts candidates, or it could not be repeated; "
             "give a number of candidates, or --realtime"
         )
     monitor = Monitor(stack_rules(stack))
     folder = _make_folder(request, stack)
-    name = (request.planner or stack.document["planner"]["use"]) if made else "none"
+    if not (cache_folder() / stack.package).exists():
+        say(f"compiling {stack.name} (once; it is kept in {cache_folder()})")
+    try:
+        made = make_planner(stack, request.planner, budget, request.threads)
+    except SurefootError:
+        (folder / "config.yaml").unlink()
+        folder.rmdir()
+        raise
     summary = Summary(request, stack, name, in_force, folder)
     (folder / "config.yaml").write_text(yaml.safe_dump(_resolved(request, stack, name, in_force), sort_keys=False))
-    guest = Guest(stack, planner, in_force)
+    guest = Guest(stack, *(made or (None, None)))
     try:
         if request.realtime:
             from runtime.supervisor import run_realtime
@@ -233,6 +236,8 @@ def _make_folder(request: Request, stack: Stack) -> Path:
     folder = request.out or Path("runs") / f"{stack.name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     if (folder / "config.yaml").exists():
         raise SurefootError(f"--out {folder}: holds a run already; name another folder, or remove it")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise SurefootError(f"--out {folder}: is not empty; name another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").touch()

@@ -60,6 +60,14 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_wrong_planner_setting_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert surefoot(monkeypatch, "run", "ant", "--set", "planner.horizn=3", "--out", str(tmp_path / "new")) == 2
+    assert "unknown key 'horizn'; did you mean 'horizon'?" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_json_is_one_object_with_the_promised_keys(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
