@@ -81,7 +81,7 @@ GUARD_FIELDS = {
     "finished": ("i8", "1", "Candidates that the planner finished for this answer."),
     "state_hash": ("i8", "1", "Hash of the guest's state after the answer."),
     "rules": ("i8", "1", "Bits of the active safety rules, in the order of the rule file."),
-    "yields": ("i8", "1", "Limits that had to yield."),
+    "yields": ("i8", "1", "What the limits did, yields among it: the flag bits of safety.tape."),
     "reward": ("f8", "1", "The plant's reward for this tick and the skipped ones before it."),
     "terminated": ("i8", "1", "1 when the plant ended the episode in this tick."),
 }
