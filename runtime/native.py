@@ -62,27 +62,34 @@ def _offsets() -> dict[str, int]:
         """<mujoco><worldbody><body><joint name="j"/><geom size=".1"/></body></worldbody>
         <actuator><general joint="j" dyntype="integrator"/></actuator><sensor><jointpos joint="j"/></sensor></mujoco>"""
     )
-    data = mujoco.MjData(model)
-    data.time = 0.12345678901234567
-    wanted = {"time": np.float64(data.time).view(np.uint64)}
-    for name in ("qpos", "qvel", "qacc_warmstart", "ctrl", "sensordata", "xpos", "cfrc_ext"):
-        wanted[name] = np.uint64(getattr(data, name).ctypes.data)
-    page, words = 4096, np.empty(0, np.uint64)
+    # What lies behind the struct may hold an address too; the offset of a field is the one that is the same in all.
+    samples = [mujoco.MjData(model) for _ in range(3)]
+    wanted = []
+    for data in samples:
+        data.time = 0.12345678901234567
+        wanted.append({"time": np.float64(data.time).view(np.uint64)})
+        for name in ("qpos", "qvel", "qacc_warmstart", "ctrl", "sensordata", "xpos", "cfrc_ext"):
+            wanted[-1][name] = np.uint64(getattr(data, name).ctypes.data)
     found: dict[str, int] = {}
-    while len(found) < len(wanted):  # page by page, to read nothing behind the struct's last one
-        size = words.nbytes + page if words.size else page - data._address % page
-        words = np.ctypeslib.as_array((ctypes.c_uint64 * (size // 8)).from_address(data._address))
-        if size > 2_000_000:
-            break
-        for name, value in wanted.items():
-            hits = np.flatnonzero(words == value)
-            if hits.size:
-                if hits[-1] - hits[0] != hits.size - 1 and name != "qpos":  # the buffer begins with qpos
+    for pages in range(500):  # page by page, to read nothing behind the struct's last one
+        words = [_words(data._address, pages) for data in samples]
+        for name in wanted[0].keys() - found.keys():
+            hits = [set(np.flatnonzero(w == v[name]).tolist()) for w, v in zip(words, wanted, strict=True)]
+            if common := sorted(set.intersection(*hits)):
+                if common[-1] - common[0] != len(common) - 1 and name != "qpos":  # the buffer begins with qpos
                     raise SurefootError(f"MuJoCo {mujoco.__version__}: mjData.{name} stands in more than one place")
-                found[name] = int(hits[-1]) * 8
-    if len(found) < len(wanted):
-        raise SurefootError(f"MuJoCo {mujoco.__version__}: mjData has no {', '.join(set(wanted) - set(found))}")
+                found[name] = common[-1] * 8
+        if len(found) == len(wanted[0]):
+            break
+    else:
+        raise SurefootError(f"MuJoCo {mujoco.__version__}: mjData has no {', '.join(wanted[0].keys() - found.keys())}")
     return found
+
+
+def _words(address: int, pages: int) -> np.ndarray:
+    """The 8-byte words from an address to the end of its page, and of as many pages after that."""
+    size = 4096 * (1 + pages) - address % 4096
+    return np.ctypeslib.as_array((ctypes.c_uint64 * (size // 8)).from_address(address))
 
 
 _OFFSET = _offsets()
