@@ -7,12 +7,15 @@ ever cached under the hash of everything that it calls.
 from __future__ import annotations
 
 import hashlib
+import linecache
 import os
 import sys
 import tempfile
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from runtime.compiled import cache_folder
@@ -26,16 +29,23 @@ PACKAGE = "{package}"
 def fingerprint(*parts: str) -> str:
     """SHA-256 over texts, the trusted code that is compiled in with them, and the versions of the compilers."""
     digest = hashlib.sha256()
-    root = Path(__file__).resolve().parents[1]
-    trusted = (Path(__file__), root / "runtime" / "native.py", root / "runtime" / "signals.py")
-    for part in (*parts, *(p.read_text() for p in trusted)):
+    for part in (*parts, *_trusted()):
         digest.update(hashlib.sha256(part.encode()).digest())
-    for package in PACKAGES:
-        digest.update(f"{package} {version(package)} python {sys.version_info[:2]}".encode())
     return digest.hexdigest()[:24]
 
 
-def load_generated(package: str, main: str, source: str, layers: dict[str, str], names: dict[str, Any]) -> Any:
+@lru_cache(maxsize=1)
+def _trusted() -> tuple[str, ...]:
+    """What is in every fingerprint; read once, because a locked worker cannot read it later."""
+    root = Path(__file__).resolve().parents[1]
+    paths = (Path(__file__), root / "runtime" / "native.py", root / "runtime" / "signals.py")
+    compilers = (f"{package} {version(package)} python {sys.version_info[:2]}" for package in PACKAGES)
+    return (*(path.read_text() for path in paths), *compilers)
+
+
+def load_generated(
+    package: str, main: str, source: str, layers: dict[str, str], names: dict[str, Any], *, cache: bool | None = None
+) -> Any:
     """Write generated sources into the folder of their package, once, and import its main module.
 
     Args:
@@ -44,10 +54,16 @@ def load_generated(package: str, main: str, source: str, layers: dict[str, str],
         source: Its text; `{package}` in it becomes the package's name.
         layers: Further modules, name -> text, whose functions are compiled so that the main module can call them.
         names: What the main module finds defined besides.
+        cache: Whether to write files and keep the machine code; default: unless `keep_in_memory` was called.
     """
     full = f"{package}.{main}"
     if full in sys.modules:
         return sys.modules[full]
+    if not (_files if cache is None else cache):
+        _import_text(package, "", {}).__path__ = []
+        for name, text in layers.items():
+            _compile_functions(_import_text(f"{package}.{name}", text, {}))
+        return _import_text(full, source.replace(PACKAGE, package).replace("cache=True", "cache=False"), names)
     folder = cache_folder() / package
     if not folder.is_dir():
         _write(folder, {"__init__": "", main: source.replace(PACKAGE, package), **layers})
@@ -55,6 +71,38 @@ def load_generated(package: str, main: str, source: str, layers: dict[str, str],
     for name in layers:
         _compile_functions(_import(f"{package}.{name}", folder / f"{name}.py", {}))
     return _import(full, folder / f"{main}.py", names)
+
+
+_files = True
+
+
+def keep_in_memory() -> None:
+    """From now on this process writes no generated code and no machine code: a locked worker may not."""
+    global _files
+    _files = False
+
+
+def _import_text(name: str, source: str, names: dict[str, Any]) -> ModuleType:
+    """Import a module that is only a text; tracebacks and compiler errors still show its lines."""
+    module = ModuleType(name)
+    file = f"{name.replace('.', '/')}.py"
+    module.__file__ = file
+    vars(module).update(names)
+    sys.modules[name] = module
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    try:
+        exec(compile(source, file, "exec"), vars(module))
+    except BaseException:
+        del sys.modules[name]
+        raise
+    _attach(name, module)
+    return module
+
+
+def _attach(name: str, module: Any) -> None:
+    if "." in name:
+        parent, _, leaf = name.rpartition(".")
+        setattr(sys.modules[parent], leaf, module)
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -87,9 +135,7 @@ def _import(name: str, path: Path, names: dict[str, Any], search: list[str] | No
     except BaseException:
         del sys.modules[name]
         raise
-    if "." in name:
-        parent, _, leaf = name.rpartition(".")
-        setattr(sys.modules[parent], leaf, module)
+    _attach(name, module)
     return module
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -136,8 +136,17 @@ def load_stack(name: str, sets: tuple[str, ...] = ()) -> Stack:
     return build_stack(path.stem, document, path)
 
 
-def build_stack(name: str, document: dict[str, Any], path: Path) -> Stack:
-    """Check a stack's configuration and lay out its records; nothing is compiled yet."""
+def build_stack(
+    name: str, document: dict[str, Any], path: Path, modules: Mapping[str, Module] | None = None
+) -> Stack:  # fmt: skip
+    """Check a stack's configuration and lay out its records; nothing is compiled yet.
+
+    Args:
+        name: What the stack is called.
+        document: Its configuration.
+        path: Its file, which errors name; layers' own files are relative to it.
+        modules: Slot -> layer to use instead of the file that the configuration names, which is not read.
+    """
     doc = config.Section(document, str(path))
     robot = records.load_robot(doc.take("robot", config.text))
     rate = doc.take("rate", config.number(1e-3, 1e5, "Hz"))
@@ -148,7 +157,7 @@ def build_stack(name: str, document: dict[str, Any], path: Path) -> Stack:
             f"{path}: rate: {rate:g} Hz is no whole number of physics steps of {timestep:g} s; "
             f"nearest: {1.0 / (max(frame_skip, 1) * timestep):g} Hz"
         )
-    found, sections = _layers(doc.section("layers"), path)
+    found, sections = _layers(doc.section("layers"), path, modules or {})
     for key in ("planner", "cost", "rules", "about"):  # read by those whom they concern
         doc.take(key, lambda value, where: value, None)
     doc.finish()
@@ -168,7 +177,9 @@ def build_stack(name: str, document: dict[str, Any], path: Path) -> Stack:
     return Stack(name, robot, frame_skip * timestep, frame_skip, found, params, initial, document)
 
 
-def _layers(doc: config.Section, path: Path) -> tuple[tuple[Layer, ...], list[config.Section]]:
+def _layers(
+    doc: config.Section, path: Path, modules: Mapping[str, Module]
+) -> tuple[tuple[Layer, ...], list[config.Section]]:
     slots = sorted(map(str, doc.data), key=lambda s: LEVELS.index(s.split("_")[0]) if s.split("_")[0] in LEVELS else -1)
     found, sections = [], []
     for slot in slots:
@@ -180,7 +191,11 @@ def _layers(doc: config.Section, path: Path) -> tuple[tuple[Layer, ...], list[co
                 f"{doc.where}: {slot!r} cannot name a slot: letters, digits and underscores, such as {level}_2"
             )
         section = doc.section(slot)
-        module = layers.read_module(layers.find_layer(level, section.take("use", config.text), path.parent))
+        if slot in modules:
+            section.take("use", config.text, None)
+            module = modules[slot]
+        else:
+            module = layers.read_module(layers.find_layer(level, section.take("use", config.text), path.parent))
         every = section.take("every", config.integer(1, 100000), 1)
         found.append(Layer(slot, module, every))
         sections.append(section)

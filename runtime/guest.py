@@ -29,15 +29,49 @@ class Work:
 IDLE = Work(0, 0)
 
 
+class Predictor:
+    """Where the robot will be one tick ahead."""
+
+    def __init__(self, stack: Stack) -> None:
+        """Copy the robot's model, at the stack's physics step."""
+        self._robot, self._frame_skip, self._period = stack.robot, stack.frame_skip, stack.period
+        self.model = stack.robot.new_model()
+        self.model.opt.timestep = stack.timestep
+        self._data = mujoco.MjData(self.model)
+
+    def predict(
+        self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What to answer one tick ahead: the state under a command that was already sent, by the robot's own model.
+
+        Args:
+            qpos: Generalised positions (nq,).
+            qvel: Generalised velocities (nv,).
+            signals: The signals record (1,) of that state.
+            sent: The control on its way (leg, segment).
+
+        Returns:
+            The arguments of `answer` for the next tick: positions, velocities, signals (1,), and `sent` itself.
+        """
+        data = self._data
+        mujoco.mj_resetData(self.model, data)
+        data.qpos[:], data.qvel[:], data.ctrl[:] = qpos, qvel, sent.reshape(-1)
+        mujoco.mj_step(self.model, data, nstep=self._frame_skip)
+        ahead = signals.copy()
+        sense(self._robot.layout[()], data.qpos, data.qvel, data.sensordata, ahead[0])
+        ahead["tick"] += 1
+        ahead["time"] = ahead["tick"] * self._period
+        return data.qpos.copy(), data.qvel.copy(), ahead, sent
+
+
 class Guest:
     """A stack that remembers, and its planner."""
 
     def __init__(self, stack: Stack, planner: Planner | None, budget: Budget | None) -> None:
         """Take a stack, and a planner with its budget (both None for the stack alone)."""
         self.stack, self.planner, self.budget = stack, planner, budget
-        self.model = stack.robot.new_model()
-        self.model.opt.timestep = stack.timestep
-        self._data = mujoco.MjData(self.model)
+        self._predictor = Predictor(stack)
+        self.model = self._predictor.model
         self.snapshot = np.zeros(1, snapshot_dtype(stack))
         """What the last answer was planned from; its `memory` (1,) is all that the stack remembers."""
         self.residual = np.zeros(1, stack.robot.residual)
@@ -94,26 +128,8 @@ class Guest:
     def predict(
         self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What to answer one tick ahead: the state under a command that was already sent, by the guest's own model.
-
-        Args:
-            qpos: Generalised positions (nq,).
-            qvel: Generalised velocities (nv,).
-            signals: The signals record (1,) of that state.
-            sent: The control on its way (leg, segment).
-
-        Returns:
-            The arguments of `answer` for the next tick: positions, velocities, signals (1,), and `sent` itself.
-        """
-        data = self._data
-        mujoco.mj_resetData(self.model, data)
-        data.qpos[:], data.qvel[:], data.ctrl[:] = qpos, qvel, sent.reshape(-1)
-        mujoco.mj_step(self.model, data, nstep=self.stack.frame_skip)
-        ahead = signals.copy()
-        sense(self.stack.robot.layout[()], data.qpos, data.qvel, data.sensordata, ahead[0])
-        ahead["tick"] += 1
-        ahead["time"] = ahead["tick"] * self.stack.period
-        return data.qpos.copy(), data.qvel.copy(), ahead, sent
+        """What to answer one tick ahead: see `Predictor.predict`."""
+        return self._predictor.predict(qpos, qvel, signals, sent)
 
     def close(self) -> None:
         """Stop the planner's threads."""

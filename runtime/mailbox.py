@@ -176,6 +176,10 @@ class Mailbox:
         self.hello["layout"], self.hello["pid"], self.hello["beat"] = self.layout.key, os.getpid(), time.monotonic_ns()
         self.hello["ready"] = 1
 
+    def post_request(self) -> None:
+        """Wakes the worker, from Python."""
+        _libc.sem_post(ctypes.c_void_p(self.request_ready))
+
     def close(self) -> None:
         """Closes the descriptors; the memory goes when nobody maps it any more."""
         for descriptor in self.descriptors:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from controllers import layer as layers
+from controllers.stack import Stack, build_stack
 from runtime.errors import SurefootError
 from runtime.journal import replace
 
@@ -80,6 +81,43 @@ def canonical(params: Mapping[str, Any], where: str = "params") -> str:
     """
     plain = {str(key): _plain(value, f"{where}.{key}") for key, value in params.items()}
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def stack_versions(stack: Stack) -> dict[str, Version]:
+    """Slot -> version of what a stack runs: each layer's source, and its parameters in their own units."""
+    found = {}
+    for item in stack.layers:
+        record = stack.params[item.slot][0]
+        changed = {f.name: record[f.name] for f in item.module.params if _differs(record[f.name], f.default)}
+        found[item.slot] = make_version(item.module.source, changed, item.slot)
+    return found
+
+
+def _differs(value: Any, default: Any) -> bool:
+    array = np.asarray(value)
+    try:
+        return not np.array_equal(array, np.broadcast_to(np.asarray(default, dtype=float), array.shape))
+    except (ValueError, TypeError):  # a default in another unit, as words
+        return True
+
+
+def with_versions(document: Mapping[str, Any], versions: Mapping[str, Version]) -> dict[str, Any]:
+    """A stack's configuration with the parameters of other versions in its slots; the layers' rates stay."""
+    layers_ = {}
+    for slot, section in document["layers"].items():
+        every = {"every": section["every"]} if "every" in section else {}
+        layers_[slot] = {**every, **versions[slot].values} if slot in versions else section
+    return {**document, "layers": layers_}
+
+
+def load_versions(name: str, document: Mapping[str, Any], path: Path, versions: Mapping[str, Version]) -> Stack:
+    """A stack whose layers are these versions, which are executed here: inside a sandbox, unless they are trusted.
+
+    Raises:
+        SurefootError: A version cannot be loaded, or its parameters do not fit.
+    """
+    modules = {slot: version.load() for slot, version in versions.items()}
+    return build_stack(name, with_versions(document, versions), path, modules)
 
 
 def _plain(value: object, where: str) -> Any:

@@ -1,8 +1,8 @@
 """The worker: a process that hosts a guest and answers the guard's requests, one after the other.
 
-Started as `python -m runtime.worker SPEC`, SPEC being the JSON of a `WorkerSpec`. It says that it is ready once
-everything is compiled and has answered once; from then on it wakes for a request, loads the guest's state that came
-with it, answers, and sends the new state back. What goes wrong inside the guest is printed and answered as FAILED.
+`runtime.locked` starts it behind a sandbox. It says that it is ready once everything is compiled and has answered once;
+from then on it wakes for a request, loads the guest's state that came with it, answers, and sends the new state back.
+What goes wrong inside the guest is printed and answered as FAILED.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from runtime.errors import SurefootError
 from runtime.mailbox import FAILED, OK, Layout, Mailbox, head_bytes, mail_layout, receive, reply
 from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, lock_memory, pin, prepare_loop
 from runtime.records import Robot
+
+if TYPE_CHECKING:
+    from controllers.stack import Stack
 
 PATIENCE = 200_000_000  # [ns] between two looks at whether the guard still lives
 
@@ -43,6 +46,10 @@ class WorkerSpec:
         cores: Cores of the layers and the planner once they run; it starts on those that it inherits.
         descriptors: The mailbox.
         layout: The guard's record layout.
+        sources: The file of the versions to load, as `Version.to_bytes` wrote them; -1: the stack's own files.
+        reports: The pipe on which it says how far it has come.
+        lockstep: Whether the host waits for every answer, so that nothing is cut off or planned beside.
+        boundscheck: Whether an index out of bounds is an error instead of a write to somewhere.
         extra: For other worker programs than this one.
     """
 
@@ -55,6 +62,10 @@ class WorkerSpec:
     cores: list[int] | None = None
     descriptors: tuple[int, int, int] = (-1, -1, -1)
     layout: int = 0
+    sources: int = -1
+    reports: int = -1
+    lockstep: bool = False
+    boundscheck: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
     def command(self, module: str = "runtime.worker") -> list[str]:
@@ -84,26 +95,26 @@ instead of answering late. The tape says how many candidates were finished, so b
 class StackHost:
     """Hosts a stack and its planner."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        """Loads, compiles and warms the stack."""
+    def __init__(self, spec: WorkerSpec, stack: "Stack | None" = None) -> None:
+        """Compiles a stack, by default the one that the spec names, and its planner."""
         from controllers.stack import build_stack
         from planners.planner import make_planner, parse_budget
         from runtime.guest import Guest
 
-        stack = build_stack(spec.stack["name"], spec.stack["document"], Path(spec.stack["path"]))
+        stack = stack or build_stack(spec.stack["name"], spec.stack["document"], Path(spec.stack["path"]))
         budget = None if spec.budget is None else parse_budget(spec.budget, "budget")
         if spec.cores is not None and spec.planner != "none":
             pin(spec.cores)  # the planner's threads stay where they are created
         made = make_planner(stack, spec.planner, budget, spec.threads)
         if made is not None:
             planner, budget = made
-            made = planner, budget.within(CUT_OFF * stack.period * planner.every)
+            made = planner, budget if spec.lockstep else budget.within(CUT_OFF * stack.period * planner.every)
         self.robot = stack.robot
         self.guest = Guest(stack, *(made or (None, None)))
-        if self.guest.beside is not None:
+        if self.guest.beside is not None and not spec.lockstep:
             self.guest.beside.start_thread()
             sys.setswitchinterval(1e-4)  # [s]: the layers do not wait for the planner's Python
-        self._one_tick = spec.one_tick
+        self._one_tick, self._python = spec.one_tick, spec.boundscheck
         self._seed = -1
         self._signals = np.zeros(1, self.robot.signals)
 
@@ -125,8 +136,8 @@ class StackHost:
         """See `Host.native_loop`: a stack without a planner is served by compiled code alone."""
         from runtime.serve import native_loop
 
-        if self.guest.planner is not None or self._one_tick:
-            return None
+        if self.guest.planner is not None or self._one_tick or self._python:
+            return None  # (an index out of bounds is an exception, which Python turns into FAILED)
         return native_loop(self.guest.stack, service.layout, service.box, real_clock(), service.inbox, service.outbox,
                            PATIENCE)  # fmt: skip
 
@@ -182,6 +193,11 @@ class Service:
         self.inbox[:] = 0
         self._native = self.host.native_loop(self)
 
+    def rehearse(self) -> None:
+        """Runs the compiled loop, if there is one, until nothing has come for a while."""
+        if self._native is not None:
+            self._native()
+
     def serve(self) -> None:
         """Answers until the guard is gone."""
         box, inbox, outbox, answer, spec = self.box, self.inbox, self.outbox, self._answer, self._spec
@@ -225,7 +241,7 @@ def compile_mail(service: Service) -> None:
 
 
 def run_worker(spec: WorkerSpec, host: Host, kind: type[Service] = Service) -> Service:
-    """Attaches a warm host to its mailbox, with the priority that it was promised."""
+    """Attaches a warm host, outside of any sandbox, to its mailbox, with the priority that it was promised."""
     layout = mail_layout(host.robot)
     box = Mailbox.attach(layout, spec.descriptors, spec.layout)
     service = kind(host, layout, box)

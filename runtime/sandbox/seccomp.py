@@ -99,6 +99,7 @@ def build(pid: int) -> list[Instruction]:
         157: _masked(0, 0xFFFFFFFF, [_SET_NAME, _GET_NAME, _TIMER_SLACK, _NAME_MEMORY]),  # prctl
         203: _masked(0, 0xFFFFFFFF, [0]),  # sched_setaffinity: of the calling thread
         302: _null(2),  # prlimit64: to read
+        141: _both_zero(),  # setpriority: of the calling thread, and the kernel lets it only become nicer
     }
     program: list[Instruction] = [
         (_LOAD, 0, 0, _ARCH_OFFSET),
@@ -124,6 +125,18 @@ def _masked(argument: int, mask: int, values: Sequence[int]) -> list[Instruction
     for value in values:
         block += [(_JUMP_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
     return [*block, (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
+
+
+def _both_zero() -> list[Instruction]:
+    """Allows the call if its first two arguments are 0."""
+    return [
+        (_LOAD, 0, 0, _ARGS_OFFSET),
+        (_JUMP_EQUAL, 0, 3, 0),
+        (_LOAD, 0, 0, _ARGS_OFFSET + 8),
+        (_JUMP_EQUAL, 0, 1, 0),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+    ]
 
 
 def _null(argument: int) -> list[Instruction]:

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from runtime.realtime import SINGLE_THREADED
@@ -19,7 +19,10 @@ TAIL = 16_384
 """How much of what a child printed is kept [bytes]."""
 
 
-def spawn(argv: Sequence[str], pass_fds: Sequence[int], limits: Limits, deadline: float | None) -> Child:
+def spawn(
+    argv: Sequence[str], pass_fds: Sequence[int], limits: Limits, deadline: float | None,
+    environment: Mapping[str, str] | None = None,
+) -> Child:  # fmt: skip
     """Starts `argv` with the limits as its last argument, in a session and process group of its own.
 
     The child gets the given file descriptors, nothing to read on its standard input, and an environment that holds the
@@ -30,18 +33,21 @@ def spawn(argv: Sequence[str], pass_fds: Sequence[int], limits: Limits, deadline
         pass_fds: Descriptors that it inherits, under the same numbers.
         limits: What it may use; the refusal of a level that the machine does not offer happens here already.
         deadline: Seconds until its process group is killed, or None.
+        environment: What the trusted code at its start needs to find its own files.
 
     Raises:
         SurefootError: The machine offers less than `limits.required`.
     """
     check_level(available_level(), limits)
-    return Child([*argv, limits.to_json()], pass_fds, deadline)
+    return Child([*argv, limits.to_json()], pass_fds, deadline, environment or {})
 
 
 class Child:
     """A running child process; leaving its `with` block kills it."""
 
-    def __init__(self, argv: Sequence[str], pass_fds: Sequence[int], deadline: float | None) -> None:
+    def __init__(
+        self, argv: Sequence[str], pass_fds: Sequence[int], deadline: float | None, environment: Mapping[str, str]
+    ) -> None:
         """Start `argv`; see `spawn`."""
         self.pid = 0
         self.returncode: int | None = None
@@ -54,12 +60,15 @@ class Child:
         self._started, self._ended = threading.Event(), threading.Event()
         self._error: OSError | None = None
         # The child dies with the thread that started it (PR_SET_PDEATHSIG): a thread of its own, which waits for it.
-        threading.Thread(target=self._watch, args=(argv, pass_fds, deadline), daemon=True, name="watch-guest").start()
+        arguments = (argv, pass_fds, deadline, {**environment, **SINGLE_THREADED})
+        threading.Thread(target=self._watch, args=arguments, daemon=True, name="watch-guest").start()
         self._started.wait()
         if self._error is not None:
             raise self._error
 
-    def _watch(self, argv: Sequence[str], pass_fds: Sequence[int], deadline: float | None) -> None:
+    def _watch(
+        self, argv: Sequence[str], pass_fds: Sequence[int], deadline: float | None, environment: Mapping[str, str]
+    ) -> None:
         try:
             process = subprocess.Popen(
                 argv,
@@ -67,7 +76,7 @@ class Child:
                 stdout=self._output,
                 stderr=self._output,
                 pass_fds=pass_fds,
-                env=SINGLE_THREADED,
+                env=environment,
                 start_new_session=True,
             )
         except OSError as error:
