@@ -28,6 +28,8 @@ CARD = "run.json"  # what a run says about itself: pid, stack, when it began
 MAX_REQUEST = 65536  # bytes of one message
 MAX_CLIENTS = 16
 IDLE = 30.0  # [s] after which a silent client is dropped
+HALF_MESSAGE = 2.0  # [s] that the rest of a message may take
+MAX_GARBAGE = 8  # lines that are no message, from one client
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -47,6 +49,7 @@ class _Client:
     received: bytearray = field(default_factory=bytearray)
     unsent: bytearray = field(default_factory=bytearray)
     since: float = field(default_factory=time.monotonic)
+    garbage: int = 0
 
 
 class ControlServer:
@@ -59,6 +62,8 @@ class ControlServer:
             SurefootError: A living run answers in this folder already.
         """
         self.handlers: dict[str, Handler] = {}
+        self.on_dropped: Callable[[str], None] = lambda reason: None
+        """Called with why a client was dropped, unless it went by itself."""
         self._folder = folder
         self._clients: dict[socket.socket, _Client] = {}
         if alive(folder):
@@ -92,8 +97,9 @@ class ControlServer:
             except OSError:
                 self._drop(connection)
         for connection, client in list(self._clients.items()):
-            if time.monotonic() - client.since > IDLE:
-                self._drop(connection)
+            silent = time.monotonic() - client.since
+            if silent > (HALF_MESSAGE if client.received else IDLE):
+                self._drop(connection, "it stopped in the middle of a message" if client.received else "it was silent")
 
     def _accept(self) -> None:
         try:
@@ -110,17 +116,23 @@ class ControlServer:
     def _read(self, connection: socket.socket) -> None:
         client = self._clients[connection]
         data = connection.recv(MAX_REQUEST)
+        if not client.received:
+            client.since = time.monotonic()
         client.received += data
         if not data or len(client.received) > MAX_REQUEST:
-            self._drop(connection)
+            self._drop(connection, f"a message of more than {MAX_REQUEST} bytes" if data else "")
             return
         while b"\n" in client.received:
             line, _, rest = bytes(client.received).partition(b"\n")
             client.received = bytearray(rest)
-            client.unsent += (json.dumps(self._answer(line)) + "\n").encode()
+            answer = self._answer(line)
+            client.garbage += answer.pop("garbage", 0)
+            client.unsent += (json.dumps(answer) + "\n").encode()
             client.since = time.monotonic()
-        if len(client.unsent) > 16 * MAX_REQUEST:  # it asks and does not read
-            self._drop(connection)
+        if client.garbage > MAX_GARBAGE:
+            self._drop(connection, f"more than {MAX_GARBAGE} lines that are no message")
+        elif len(client.unsent) > 16 * MAX_REQUEST:
+            self._drop(connection, "it asks and does not read")
         elif client.unsent:
             self._write(connection)
 
@@ -144,9 +156,12 @@ class ControlServer:
         except SurefootError as error:
             return {"ok": False, "error": str(error)}
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            return {"ok": False, "error": f'expected one line such as {{"ask": "status"}} ({type(error).__name__})'}
+            expected = f'expected one line such as {{"ask": "status"}} ({type(error).__name__})'
+            return {"ok": False, "garbage": 1, "error": expected}
 
-    def _drop(self, connection: socket.socket) -> None:
+    def _drop(self, connection: socket.socket, reason: str = "") -> None:
+        if reason:
+            self.on_dropped(reason)
         self._clients.pop(connection, None)
         self._selector.unregister(connection)
         connection.close()

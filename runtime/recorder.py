@@ -1,8 +1,8 @@
 """The recorder: a process of its own that drains the tape's rings into MCAP files.
 
 It holds nothing that the guard waits for. When it dies, the supervisor starts another one, which goes on where the last
-one had given rows back. When the disk is full it counts what it could not save, says so in the ring's header, and keeps
-draining, so that the run can go on.
+one had given rows back. When the disk is full it counts the rows that it could not save, says so in the ring's header,
+and keeps draining, so that the run can go on; events, which are few, wait in their ring until they can be written.
 
 Started as `python -m runtime.recorder SPEC`, SPEC being JSON: robot, folder, rows, events (descriptors), parent.
 """
@@ -83,16 +83,15 @@ class Recorder:
             if len(rows) + len(events):
                 writer.flush()
             self._rows.header["error"] = 0
+            self._events.release(len(events))
         except OSError as error:
             self._writer = None
             self._retry_at = time.monotonic() + RETRY
             self._rows.header["error"] = error.errno or -1
             self._rows.header["unsaved"] += len(rows)
-            self._events.header["unsaved"] += len(events)
         if len(rows):
             self._before = rows[-1]
         self._rows.release(len(rows))
-        self._events.release(len(events))
         self._rows.header["beat"] = time.monotonic_ns()
         return len(rows) + len(events)
 

@@ -124,6 +124,7 @@ class Supervisor:
                          size=1 + setup.spares, module=setup.module)  # fmt: skip
         self.control = ControlServer(setup.folder, {"name": setup.folder.name, "pid": os.getpid(),
                                                     "started": time.time(), **setup.card})  # fmt: skip
+        self.control.on_dropped = lambda reason: self.event("client_dropped", reason=reason)
         self.control.handlers |= {
             "status": self.status,
             "statistics": self.statistics,

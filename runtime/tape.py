@@ -167,6 +167,19 @@ def append(ring: Any, rows: Any, capacity: Any, record: Any, size: Any) -> Any:
     return True
 
 
+def stalls(rows: NDArray[Any]) -> int:
+    """Returns how often the guard was held up past a deadline: what cyclictest counts as a cycle over one period.
+
+    A stall of n periods is n guard misses, in one row or, when it began within a tick, in two.
+
+    Args:
+        rows: With `skipped` and `overrun`, in order.
+    """
+    late = (rows["skipped"] > 0) | (rows["overrun"] > 0)
+    continued = (rows["skipped"][1:] > 0) & (rows["overrun"][:-1] > 0)
+    return int(late.sum() - (continued & (rows["overrun"][1:] == 0)).sum())
+
+
 def event_record(time_ns: int, tick: int, text: str) -> NDArray[Any]:
     """Returns a (1,) `EVENT`; text that does not fit is cut."""
     record = np.zeros(1, EVENT)

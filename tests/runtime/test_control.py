@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from runtime import control
 from runtime.control import MAX_CLIENTS, MAX_REQUEST, SOCKET, ControlServer, alive, ask, find_run, runs
 from runtime.errors import SurefootError
 
@@ -77,6 +78,25 @@ def test_a_hanging_and_a_flooding_client_delay_nobody(server: ControlServer, tmp
                 break
             server.poll(0)
         assert served(server, tmp_path, {"ask": "status"}) == {"tick": 7}
+
+
+def test_a_client_that_is_dropped_leaves_a_reason(
+    server: ControlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[str] = []
+    server.on_dropped = reasons.append
+    with connect(tmp_path) as garbage, connect(tmp_path) as hanging, connect(tmp_path) as leaving:
+        garbage.sendall(b"?\n" * 20)
+        hanging.sendall(b'{"ask": "sta')
+        leaving.sendall(b'{"ask": "status"}\n')
+        for _ in range(5):
+            server.poll(0.01)
+        assert reasons == ["more than 8 lines that are no message"]
+        monkeypatch.setattr(control, "HALF_MESSAGE", -1.0)
+        server.poll(0)
+    for _ in range(3):
+        server.poll(0.01)
+    assert reasons[1:] == ["it stopped in the middle of a message"]
 
 
 def test_no_more_clients_than_allowed_are_kept(server: ControlServer, tmp_path: Path) -> None:
