@@ -1,0 +1,188 @@
+"""Work that takes longer than a call: a niced process with a folder of its own, which outlives whoever asked for it.
+
+A job's folder holds `request.json`, `process.json` (who works on it), `progress.json`, and, once it is over,
+`result.json`. Whoever looks at a job whose process is gone without a result writes that down, once, and gives it its
+row in the ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import SurefootError, nearest
+from runtime.journal import replace
+
+POLL = 0.05  # [s] between two looks at a job's result
+REQUEST, PROCESS, PROGRESS, RESULT = "request.json", "process.json", "progress.json", "result.json"
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DIED = "died"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its folder tells it."""
+
+    id: str
+    state: State
+    request: dict[str, Any]
+    progress: dict[str, Any]
+    result: dict[str, Any]
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state is not State.RUNNING
+
+
+class Jobs:
+    """The jobs of one run store."""
+
+    def __init__(self, store: Path, bury: Callable[[dict[str, Any], str, str], int]) -> None:
+        """Name the store.
+
+        Args:
+            store: The run store; jobs are in its folder `jobs`.
+            bury: Writes the ledger's row of a job that left none (request, job id, reason) and returns its number.
+        """
+        self.folder = store / "jobs"
+        self._bury = bury
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, request: Mapping[str, Any]) -> str:
+        """Begins a job and returns its id at once.
+
+        Raises:
+            SurefootError: The disk refuses.
+        """
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        folder = self.folder / name
+        with self._locked():
+            replace(folder / REQUEST, json.dumps({**request, "started": time.time()}).encode())
+            try:
+                child = self._spawn(folder)
+            except OSError as error:
+                raise SurefootError(f"{folder}: the job cannot be started: {error.strerror}") from None
+            self._children.append(child)
+            replace(folder / PROCESS, json.dumps({"pid": child.pid, "born": _born(child.pid)}).encode())
+        return name
+
+    def _spawn(self, folder: Path) -> subprocess.Popen[bytes]:
+        with (folder / "log").open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "agent_bridge.job", str(folder)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def get(self, name: str) -> Job:
+        """A job by its id; one whose process is gone gets its end here.
+
+        Raises:
+            SurefootError: There is none.
+        """
+        folder = self.folder / name
+        if not name or "/" in name or not (folder / REQUEST).is_file():
+            known = self.ids()[-5:]
+            raise SurefootError(f"no job {name!r}; {nearest(name, known) if known else 'there are none'}")
+        if not (folder / RESULT).exists() and not self._lives(folder):
+            self._end(folder, State.DIED, "its process was killed before it had a result")
+        request, progress, result = (_read(folder / file) for file in (REQUEST, PROGRESS, RESULT))
+        return Job(name, State(result["state"]) if result else State.RUNNING, request, progress, result)
+
+    def wait(self, name: str, seconds: float) -> Job:
+        """The job once it is over, or as it stands after some time [s]."""
+        deadline = time.monotonic() + seconds
+        while True:
+            job = self.get(name)
+            if job.over or time.monotonic() >= deadline:
+                return job
+            time.sleep(POLL)
+
+    def cancel(self, name: str) -> Job:
+        """Ends a job with everything that it started; one that is over stays as it is."""
+        job = self.get(name)
+        if not job.over:
+            folder = self.folder / name
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(int(_read(folder / PROCESS)["pid"]), signal.SIGKILL)
+            self._end(folder, State.CANCELLED, "cancelled")
+        return self.get(name)
+
+    def ids(self) -> list[str]:
+        """All jobs, oldest first."""
+        return sorted(p.parent.name for p in self.folder.glob(f"*/{REQUEST}"))
+
+    def all(self) -> list[Job]:
+        """All jobs, oldest first."""
+        return [self.get(name) for name in self.ids()]
+
+    def _end(self, folder: Path, state: State, reason: str) -> None:
+        with self._locked():
+            # Its starter held the lock until the process was written down: only now is its absence a death.
+            if not (folder / RESULT).exists() and not (state is State.DIED and self._lives(folder)):
+                row = self._bury(_read(folder / REQUEST), folder.name, reason)
+                finish(folder, {"state": state, "error": reason, "trial": row})
+
+    def _lives(self, folder: Path) -> bool:
+        self._children = [child for child in self._children if child.poll() is None]
+        process = _read(folder / PROCESS)
+        return bool(process) and _born(int(process["pid"])) == process["born"] != ""
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def finish(folder: Path, result: Mapping[str, Any]) -> None:
+    """Writes a job's result: the last thing that happens to it."""
+    replace(folder / RESULT, json.dumps(result).encode())
+
+
+@contextlib.contextmanager
+def turn(store: Path) -> Iterator[None]:
+    """Waits until no other gate is at work in the store: two at once would measure each other's load."""
+    (store / "jobs").mkdir(parents=True, exist_ok=True)
+    with (store / "jobs" / "gate.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except ValueError:
+        raise SurefootError(f"{path}: not a JSON object; was the file edited?") from None
+
+
+def _born(pid: int) -> str:
+    """When a living process began, in the kernel's ticks: tells it from a later one with the same number."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
