@@ -76,6 +76,14 @@ class Ledger:
             self._write_head(Head(row.index, row.hash))
         return row
 
+    def check(self) -> None:
+        """Refuses a ledger that a row could not be appended to; nothing is written.
+
+        Raises:
+            SurefootError: With the reason.
+        """
+        self._settled_head([row.hash for row in self.rows()])
+
     def rows(self) -> list[Row]:
         """All rows, as they are in the file; `verify` says whether they are as they were written.
 
@@ -167,7 +175,10 @@ class Ledger:
         if head is not None and head.pending and hashes == [*hashes[: head.count], head.pending]:
             return Head(head.count + 1, head.pending)
         if head is None or len(hashes) != head.count or (hashes[-1] if hashes else NO_ROW) != head.hash:
-            raise SurefootError(f"{self.journal.path}: does not end where it did; run `surefoot ledger verify`")
+            raise SurefootError(
+                f"{self.journal.path}: does not end where it did; run `surefoot ledger verify` (if it was removed or "
+                f"replaced on purpose, remove {self.head})"
+            )
         return replace(head, pending="")
 
     def _read_head(self) -> Head | None:

@@ -60,6 +60,8 @@ class Trial:
     """Indices of rows whose lessons this one folds together."""
     artefacts: tuple[str, ...] = ()
     error: str = ""
+    attempt: str = ""
+    """Identity of the evaluation: whoever is killed between a row and its end must not be counted twice."""
 
     def __post_init__(self) -> None:
         """Refuse what a later reader could not compare."""
@@ -91,7 +93,7 @@ class Row:
     score_min: float | None
     score_max: float | None
     running_best: float | None
-    """Best mean score in this environment so far, without probes."""
+    """Best mean score in this environment so far, without probes and what a gate did not accept."""
     total_episodes: int
     total_environment_steps: int
     total_planner_steps: int
@@ -147,4 +149,5 @@ def next_row(trial: Trial, earlier: list[Row], time: float, previous: str) -> Ro
 
 
 def _counts(trial: Trial, environment: str) -> bool:
-    return trial.environment == environment and trial.kind != "probe"
+    judged = trial.verdict not in ("reject", "inconclusive")  # what was not taken is nobody's best
+    return trial.environment == environment and trial.kind != "probe" and judged

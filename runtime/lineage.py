@@ -1,4 +1,4 @@
-"""Versions and stacks: which versions a stack's slots hold, and what a changed source inherits from its parent."""
+"""What a changed source inherits from its parent."""
 
 from __future__ import annotations
 
@@ -6,25 +6,11 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from controllers.stack import Stack
 from runtime.errors import SurefootError, nearest
 from runtime.versions import Version, make_version
 
 STACK_KEYS = ("use", "every")
 """Keys of a slot's section that are the stack's own; all others are the layer's parameters."""
-
-
-def stack_versions(stack: Stack) -> dict[str, Version]:
-    """The version in every slot of a stack: its layer's source, and the parameters that the stack gives it."""
-    sections = stack.document["layers"]
-    return {
-        item.slot: make_version(
-            item.module.source,
-            {key: value for key, value in sections[item.slot].items() if key not in STACK_KEYS},
-            f"{stack.name}: layers.{item.slot}",
-        )
-        for item in stack.layers
-    }
 
 
 def descend(source: str, parent: Version, changes: Mapping[str, Any] | None = None) -> Version:
