@@ -85,8 +85,8 @@ class Recorder:
             self._rows.header["error"] = 0
             self._events.release(len(events))
         except OSError as error:
-            self._writer = None
-            self._retry_at = time.monotonic() + RETRY
+            if self._writer is not None or time.monotonic() >= self._retry_at:
+                self._writer, self._retry_at = None, time.monotonic() + RETRY
             self._rows.header["error"] = error.errno or -1
             self._rows.header["unsaved"] += len(rows)
         if len(rows):

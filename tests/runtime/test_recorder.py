@@ -2,6 +2,7 @@
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,26 @@ def test_a_full_disk_is_counted_and_does_not_stop_the_draining(tmp_path: Path, m
     assert len(rows.waiting()) == 0
     assert rows.header["unsaved"][0] == 6
     assert rows.header["error"][0] == errno.ENOSPC
+
+
+def test_a_disk_that_has_room_again_is_written_to_and_no_event_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], monotonic_ns=lambda: 0, time_ns=lambda: 0)
+    monkeypatch.setattr("runtime.recorder.time", clock)
+    rows, events = rings()
+    recorder = Recorder(ROBOT, tmp_path, rows, events)
+    with monkeypatch.context() as full:
+        full.setattr("runtime.recorder.segment_path", lambda folder: Path("/dev/full"))
+        events.append(event_record(5, 17, '{"event": "recorder_failing"}'))
+        recorder.drain()
+    for _ in range(30):  # it looks twenty times a second and tries again after a second
+        now[0] += 0.05
+        recorder.drain()
+    assert rows.header["error"][0] == 0
+    recorder.close()
+    assert [event["event"] for event in read_tape(ROBOT, tmp_path).events] == ["recorder_failing"]
 
 
 def test_events_come_back_with_their_tick(tmp_path: Path) -> None:
