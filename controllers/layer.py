@@ -44,9 +44,12 @@ def param(
     return dataclasses.field(default=default, metadata={"unit": unit, "range": range, "doc": doc, "shape": shape})
 
 
-def state(default: float, *, unit: str, doc: str, shape: tuple[int | str, ...] = ()) -> Any:
-    """A quantity that a layer remembers from tick to tick; it starts an episode at `default` and swaps by its name."""
-    return dataclasses.field(default=default, metadata={"unit": unit, "doc": doc, "shape": shape})
+def state(default: float, *, unit: str, doc: str, shape: tuple[int | str, ...] = (), was: str = "") -> Any:
+    """A quantity that a layer remembers from tick to tick; it starts an episode at `default` and swaps by its name.
+
+    `was` is the name that it had in the version before, whose value it then takes over.
+    """
+    return dataclasses.field(default=default, metadata={"unit": unit, "doc": doc, "shape": shape, "was": was})
 
 
 @dataclass(frozen=True)

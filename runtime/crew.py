@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 from runtime.errors import SurefootError
 from runtime.guard import Guard
 from runtime.mailbox import Layout, Mailbox
-from runtime.realtime import SINGLE_THREADED
-from runtime.seats import Role, take_seat
+from runtime.recruit import GuestFailed, Recruit
+from runtime.sandbox import Child, Level, Limits
+from runtime.seats import MAX_SEATS, Role, take_seat
+from runtime.versions import Version, shipped
 from runtime.worker import WorkerSpec
 
 START_TIMEOUT = 60.0  # [s] until a worker must be ready: imports, a first compilation, and a busy machine
@@ -26,47 +28,53 @@ Event = Callable[..., None]
 
 @dataclass
 class Member:
-    """A worker process and its mailbox.
+    """A worker on a seat.
 
     Attributes:
-        begun: When it was started [s].
         ready: When it was seen warm [s], 0 before.
     """
 
-    process: subprocess.Popen[bytes]
-    box: Mailbox
-    begun: float
+    recruit: Recruit
     ready: float = 0.0
+
+    @property
+    def process(self) -> Child:
+        """Its process."""
+        return self.recruit.child
 
 
 class Crew:
-    """Keeps the first `size` seats of a guard filled."""
+    """Keeps some of a guard's seats filled with workers of the active versions; a candidate's seat it only watches."""
 
     def __init__(
-        self, guard: Guard, layout: Layout, spec: WorkerSpec, folder: Path, event: Event, *, size: int, module: str
-    ) -> None:
+        self, guard: Guard, layout: Layout, spec: WorkerSpec, folder: Path, event: Event, *, size: int, module: str,
+        versions: Mapping[str, Version], limits: Limits,
+    ) -> None:  # fmt: skip
         """Prepares a crew.
 
         Args:
             guard: Whose seats.
             layout: Of the mailboxes.
             spec: What each worker is told.
-            folder: Where the workers' messages go (`worker-SEAT.log`).
+            folder: Where the workers' last messages go (`worker-SEAT.log`).
             event: Called as `event(name, **details)`.
             size: Seats to fill: the active one and its warm spares.
             module: The worker program.
+            versions: Slot -> version that they load.
+            limits: Their sandbox; the layers that ship with the project run at any level.
         """
         self._guard, self._layout, self._spec, self._folder, self._event = guard, layout, spec, folder, event
-        self._module = module
-        self.members: list[Member | None] = [None] * size
-        self._delay = [0.0] * size
-        self._next = [0.0] * size
+        self._module, self._limits = module, limits
+        self.kept: dict[int, Mapping[str, Version]] = {seat: versions for seat in range(size)}
+        """Seat -> versions of its worker, for the seats that are filled again."""
+        self.members: list[Member | None] = [None] * MAX_SEATS
+        self._delay, self._next = [0.0] * MAX_SEATS, [0.0] * MAX_SEATS
         self._retired: list[tuple[int, Mailbox]] = []  # (tick, mailbox) that the guard may still look at
 
     def launch(self) -> None:
-        """Starts all workers."""
-        for seat in range(len(self.members)):
-            self._spawn(seat)
+        """Starts all workers that are kept."""
+        for seat, versions in self.kept.items():
+            self.hire(seat, versions)
 
     def assembled(self) -> bool:
         """Returns whether every worker is ready, for the first time.
@@ -74,92 +82,109 @@ class Crew:
         Raises:
             SurefootError: One ended or was not ready in time; with its last words.
         """
+        for seat in self.kept:
+            member = self.members[seat]
+            if member is None or member.ready:
+                continue
+            try:
+                member.recruit.poll()
+            except GuestFailed as error:
+                line = member.recruit.last_line() if member.process.returncode is not None else ""
+                raise SurefootError(f"the worker did not start: {line or error}") from None
+            if time.monotonic() - member.recruit.begun > START_TIMEOUT:
+                raise SurefootError(
+                    f"the worker was not ready within {START_TIMEOUT:g} s: {member.recruit.last_line()}"
+                )
         self._greet()
-        for seat, member in enumerate(self.members):
-            if member is not None and not member.ready:
-                if member.process.poll() is not None:
-                    raise SurefootError(f"the worker did not start: {self._last_words(seat)}")
-                if time.monotonic() - member.begun > START_TIMEOUT:
-                    raise SurefootError(
-                        f"the worker was not ready within {START_TIMEOUT:g} s; see {self._folder}/worker-{seat}.log"
-                    )
-        return all(m is not None and m.ready for m in self.members)
+        return all((member := self.members[seat]) is not None and member.ready for seat in self.kept)
 
     def attend(self) -> None:
-        """Looks after every seat once: greets who is ready, removes who failed or died, fills what is empty."""
+        """Looks after every seat once: greets who is ready, removes who failed or died, fills what is kept."""
         tick = int(self._guard.state["tick"])
         self._retired = [(since, box) for since, box in self._retired if tick <= since + 2]
         self._greet()
         for seat, member in enumerate(self.members):
             if member is None:
-                if time.monotonic() >= self._next[seat]:
-                    self._spawn(seat)
-                continue
-            if self._guard.seats["role"][seat] == Role.FAILED:
+                if seat in self.kept and time.monotonic() >= self._next[seat]:
+                    self.hire(seat, self.kept[seat])
+            elif self._guard.seats["role"][seat] == Role.FAILED:
                 self._event("worker_killed", seat=seat, reason="did not answer; a spare took over")
-                self._guard.seats["role"][seat] = Role.EMPTY
-                kill(member.process)
-                self._remove(seat, tick)
-            elif (status := member.process.poll()) is not None:
+                self.dismiss(seat)
+            elif (status := member.process.returncode) is not None:
                 how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
-                self._event("worker_died", seat=seat, how=how, last_words=self._last_words(seat))
-                self._remove(seat, tick)
-            elif not member.ready and time.monotonic() - member.begun > START_TIMEOUT:
+                self._event("worker_died", seat=seat, how=how, last_words=self.last_words(seat))
+                self.dismiss(seat)
+            elif not member.ready and time.monotonic() - member.recruit.begun > START_TIMEOUT:
                 self._event("worker_killed", seat=seat, reason=f"not ready within {START_TIMEOUT:g} s")
-                kill(member.process)
-                self._remove(seat, tick)
+                self.dismiss(seat)
 
-    def _greet(self) -> None:
-        for seat, member in enumerate(self.members):
-            if member is not None and not member.ready and member.box.ready:
-                member.ready = time.monotonic()
-                take_seat(self._guard.seats[seat], member.box, Role.READY)
-                self._event("worker_ready", seat=seat, pid=member.process.pid,
-                            seconds=round(time.monotonic() - member.begun, 3))  # fmt: skip
+    def free_seat(self) -> int | None:
+        """Returns a seat on which nobody sits and which is not kept."""
+        return next((s for s, m in enumerate(self.members) if m is None and s not in self.kept), None)
 
-    def _spawn(self, seat: int) -> None:
-        box = Mailbox.create(self._layout)
-        spec = replace(self._spec, descriptors=box.descriptors, layout=self._layout.key)
-        with (self._folder / f"worker-{seat}.log").open("ab") as log:
-            process = subprocess.Popen(
-                spec.command(self._module), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                pass_fds=box.descriptors, start_new_session=True, env={**os.environ, **SINGLE_THREADED},
-            )  # fmt: skip
-        self.members[seat] = Member(process, box, time.monotonic())
+    def hire(self, seat: int, versions: Mapping[str, Version], before: Mapping[str, Any] | None = None) -> Member:
+        """Starts a worker for a seat; it is greeted, and the guard sees it, when it is warm.
 
-    def _remove(self, seat: int, tick: int) -> None:
+        Args:
+            seat: Which.
+            versions: What it loads.
+            before: Layout of the state that it takes over, as another worker reported it.
+        """
+        limits = self._limits
+        if all(map(shipped, versions.values())):
+            limits = replace(limits, required=Level.PROCESS)
+        member = Member(Recruit(self._spec, versions, limits, self._layout, before=before, module=self._module))
+        self.members[seat] = member
+        return member
+
+    def dismiss(self, seat: int) -> None:
+        """Ends a worker, if there is one, and empties its seat; a seat that is kept is filled again after a pause."""
         member = self.members[seat]
-        assert member is not None
         self._guard.seats["role"][seat] = Role.EMPTY
+        if member is None:
+            return
+        with contextlib.suppress(OSError):  # it ends, and gives its memory back, off the guard's core
+            os.sched_setaffinity(member.process.pid, os.sched_getaffinity(0))
         # The guard may be in the middle of a tick with this mailbox: its memory goes when the tick is over.
-        self._retired.append((tick, member.box))
-        member.box.close()
+        self._retired.append((int(self._guard.state["tick"]), member.recruit.box))
+        member.recruit.close()
+        with (self._folder / f"worker-{seat}.log").open("a") as log:
+            log.write(member.process.printed())
         self.members[seat] = None
         if member.ready and time.monotonic() - member.ready > LASTING:
             self._delay[seat] = 0.0
         self._next[seat] = time.monotonic() + self._delay[seat]
         self._delay[seat] = min(max(0.5, 2 * self._delay[seat]), LONGEST_DELAY)
 
-    def _last_words(self, seat: int) -> str:
-        lines = (self._folder / f"worker-{seat}.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
+    def _greet(self) -> None:
+        for seat, member in enumerate(self.members):
+            if member is not None and not member.ready and member.recruit.box.ready:
+                with contextlib.suppress(GuestFailed):  # attended to as one that died
+                    member.recruit.poll()
+                member.ready = time.monotonic()
+                if seat in self.kept:
+                    take_seat(self._guard.seats[seat], member.recruit.box, Role.READY)
+                self._event("worker_ready", seat=seat, pid=member.process.pid, sandbox=str(member.recruit.level),
+                            seconds=round(time.monotonic() - member.recruit.begun, 3))  # fmt: skip
+
+    def last_words(self, seat: int) -> str:
+        """Returns the last line that the worker on a seat printed."""
+        member = self.members[seat]
+        return (member.recruit.last_line() if member else "") or "it said nothing"
 
     def status(self) -> list[dict[str, Any]]:
-        """Returns pid, readiness and role of every seat."""
+        """Returns pid, readiness, role and sandbox of every seat that is in use."""
         return [
             {"seat": seat, "pid": m.process.pid if m else None, "ready": bool(m and m.ready),
-             "role": Role(int(self._guard.seats["role"][seat])).name.lower()}
-            for seat, m in enumerate(self.members)
+             "role": Role(int(self._guard.seats["role"][seat])).name.lower(),
+             "sandbox": str(m.recruit.level) if m and m.recruit.level is not None else None}
+            for seat, m in enumerate(self.members) if m is not None or seat in self.kept
         ]  # fmt: skip
 
     def close(self) -> None:
         """Ends all workers; call it when the guard has returned."""
-        for seat, member in enumerate(self.members):
-            if member is not None:
-                self._guard.seats["role"][seat] = Role.EMPTY
-                kill(member.process)
-                member.box.close()
-                self.members[seat] = None
+        for seat in range(MAX_SEATS):
+            self.dismiss(seat)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

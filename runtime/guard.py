@@ -29,7 +29,7 @@ from safety.monitor import Monitor
 from safety.tape import Inputs, Memory, Tape, reset
 
 _SETTINGS = ("period", "wait", "one_tick", "patience", "steps", "layout", "fall_ticks")
-_MAIL = ("wanted", "stop", "rearm")  # written by the supervisor at any time
+_MAIL = ("wanted", "expected", "at_start", "stop", "rearm")  # written by the supervisor at any time
 _POSITION = ("tick", "due", "episode", "age", "start", "active", "strikes", "still", "stopping", "fell", "mode")
 _COUNTERS = ("ticks", "guard_missed", "guest_missed", "late", "fallback", "takeovers", "upright", "work")
 _ADDRESSES = ("request", "request_state", "answer", "row", "rows", "sent", "waits", "signals", "sensed")
@@ -111,6 +111,7 @@ def make_guard(
     state["period"], state["wait"], state["seconds"] = period, period * 9 // 10, plant.period
     state["patience"] = max(2, round(0.02 / plant.period))
     state["steps"], state["layout"], state["wanted"] = robot.episode.steps, layout.key, -1
+    state["expected"] = -1
     state["fall_tilt"], state["fall_ticks"] = np.pi / 2, round(1.0 / plant.period)
     state["request_head"], state["request_stride"] = head_bytes(layout.request), layout.request.itemsize
     state["answer_head"], state["answer_stride"] = head_bytes(layout.answer), layout.answer.itemsize
@@ -173,6 +174,8 @@ def tick(guard: Any) -> Any:
 def open_tick(guard: Any) -> Any:
     """Wakes, reads, and asks the guest; returns whether the plant became unstable in skipped ticks."""
     unstable = _wake(guard)
+    if not guard.state.one_tick:
+        _choose(guard)
     _read(guard)
     if not guard.state.one_tick:
         _publish(guard)
@@ -187,6 +190,7 @@ def close_tick(guard: Any, unstable: Any) -> Any:
         # The answer to the tick before is in, or it is late: nothing is waited for.
         miss = _collect(guard, state.tick - 1, state.due) if state.age > 0 else _NONE
         _decide(guard, miss, state.age > 0)
+        _choose(guard)
         _publish(guard)
     else:
         miss = _collect(guard, state.tick, state.due + state.wait)
@@ -217,13 +221,28 @@ def _wake(guard: Any) -> Any:
         if advance(guard.physics, floats_at(guard.state.sent, guard.physics.nu)) == UNSTABLE:
             unstable = True
         _score(guard)
-    previous = state.active
-    state.active = choose_seat(guard.seats, state.active, state.wanted, state.strikes, state.patience)
-    state.wanted = -1
+    return unstable
+
+
+@compiled
+def _choose(guard: Any) -> None:
+    """Moves to another seat where one is wanted, or needed: the only place where it moves, between two answers.
+
+    What is wanted is dropped if the active seat is not the expected one any more (-1: any); with `at_start` it waits
+    for an episode's first tick.
+    """
+    state = guard.state
+    previous, wanted = state.active, state.wanted
+    if wanted >= 0 and (state.at_start == 0 or state.start == 1):
+        state.wanted = -1
+        if state.expected >= 0 and state.expected != previous:
+            wanted = -1
+    else:
+        wanted = -1
+    state.active = choose_seat(guard.seats, previous, wanted, state.strikes, state.patience)
     if state.active != previous:
         state.takeovers += 1
         state.strikes = 0
-    return unstable
 
 
 @compiled
@@ -258,7 +277,7 @@ def _read(guard: Any) -> None:
 
 @compiled
 def _publish(guard: Any) -> None:
-    """Sends the request to the active seat, then to the shadows."""
+    """Sends the request to the active seat, then to those that only follow."""
     state, request, row = guard.state, guard.request, guard.row
     _copy(guard.body.sent, request.sent)
     request.time = now_ns(guard.clock)
@@ -266,8 +285,9 @@ def _publish(guard: Any) -> None:
     seats = guard.seats
     for offset in range(MAX_SEATS):
         seat = seats[(state.active + offset) % MAX_SEATS]
-        if seat.role == 2 or (offset == 0 and seat.role > 0):
+        if seat.role >= 2 or (offset == 0 and seat.role > 0):
             discarded = discard_late(seat)
+            request.shadow = offset != 0
             if offset == 0 and not state.one_tick:
                 row.late += discarded
             ask(seat, state.request, request.tick, request.state_size, state.request_head, state.request_stride)

@@ -110,20 +110,34 @@ class Guest:
             signals: The signals record (1,), tick and time included.
             sent: The control (leg, segment) sent before the one that this answers: what a slew limit starts from.
         """
-        self.snapshot["qpos"], self.snapshot["qvel"], self.snapshot["signals"] = qpos, qvel, signals
-        self.snapshot["sent"] = sent.reshape(-1)
+        self._see(qpos, qvel, signals, sent)
         work = IDLE
         if self.beside is not None:
-            assert self.planner is not None
             made = self.beside.tick(self.snapshot, self.budget)
-            self.residual[self.planner.space][0] = self.beside.residual.reshape(self.stack.robot.shape)
+            self._add(self.beside.residual)
             work = IDLE if made is None else Work(made.candidates, made.control_steps)
         elif self.planner is not None and self.budget is not None:
             decision = self.planner.decide(self.snapshot, self.budget)
-            self.residual[self.planner.space][0] = decision.residual.reshape(self.stack.robot.shape)
+            self._add(decision.residual)
             work = Work(decision.candidates, decision.control_steps)
         self.stack.tick(self._params, self.snapshot["memory"], self.snapshot["signals"], self.residual)
         return work
+
+    def follow(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray) -> Work:
+        """Decide as `answer` does, under the plan as it stands instead of a better one."""
+        self._see(qpos, qvel, signals, sent)
+        if self.planner is not None:
+            self._add(self.planner.plan[0] if self.beside is None else self.beside.residual)
+        self.stack.tick(self._params, self.snapshot["memory"], self.snapshot["signals"], self.residual)
+        return IDLE
+
+    def _see(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray) -> None:
+        self.snapshot["qpos"], self.snapshot["qvel"], self.snapshot["signals"] = qpos, qvel, signals
+        self.snapshot["sent"] = sent.reshape(-1)
+
+    def _add(self, residual: np.ndarray) -> None:
+        assert self.planner is not None
+        self.residual[self.planner.space][0] = residual.reshape(self.stack.robot.shape)
 
     def predict(
         self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray

@@ -97,9 +97,20 @@ class Lifecycle:
         Raises:
             SurefootError: An unknown slot, a base no longer active, another candidate, or a quarantined version.
         """
+        self.check(changes, bases)
+        self.advance(S.STAGED, changes, reason)
+
+    def check(self, changes: Mapping[str, str], bases: Mapping[str, str]) -> None:
+        """Refuses what `stage` would refuse, and writes nothing.
+
+        Raises:
+            SurefootError: See `stage`; or the version is active already.
+        """
         for slot, version in changes.items():
             self._check_slot(slot)
             active = self.active()[slot]
+            if version == active:
+                raise SurefootError(f"{slot}: {version[:12]} is the version that runs already")
             if version in self.quarantined:
                 raise SurefootError(f"{slot}: version {version[:12]} is quarantined; submit a changed one")
             if bases.get(slot) != active:
@@ -111,7 +122,6 @@ class Lifecycle:
             raise SurefootError(
                 f"{slot}: {version[:12]} is still {self.stages[slot, version]}; wait for its verdict, or roll it back"
             )
-        self.advance(S.STAGED, changes, reason)
 
     def advance(
         self, stage: Stage, changes: Mapping[str, str], reason: str = "", tick: int | None = None, **facts: object
@@ -168,6 +178,17 @@ class Lifecycle:
         if candidate is None:
             self._return_to_previous(slot, f"rolled back from {failed[:12]}", tick)
         return self.active()[slot]
+
+    def previous(self, slot: str) -> str | None:
+        """The version that a slot ran before the active one; None if there is nothing to go back to."""
+        self._check_slot(slot)
+        return self._active[slot]["previous"]
+
+    def note(self, event: str, reason: str, tick: int | None, **facts: object) -> None:
+        """Writes down what happened to the run and to no version."""
+        row = {"time": time.time(), "tick": tick, "event": event, "reason": reason, **facts}
+        with self.journal.locked():
+            self.journal.append(row)
 
     def _return_to_previous(self, slot: str, reason: str, tick: int | None) -> None:
         self._active[slot] = {"active": self._active[slot]["previous"], "previous": None}

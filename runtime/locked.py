@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from numba.core.caching import NullCache
 from numba.core.dispatcher import Dispatcher
 
 from controllers.generated import fingerprint, keep_in_memory
+from runtime.carry import copies, describe, state_key
 from runtime.compiled import core_folder
 from runtime.errors import SurefootError
 from runtime.mailbox import Mailbox, mail_layout
@@ -85,24 +87,26 @@ def prepare(spec: WorkerSpec) -> Robot:
     for module in list(sys.modules.values()):
         for value in list(vars(module).values()):
             if isinstance(value, Dispatcher):
-                value._cache = NullCache()  # type: ignore[attr-defined]  # it would try to write what it compiles for other types
-    reasons = lock_memory(prefault=False)
+                # It would try to write what it compiles for other types; Numba has no switch for that.
+                value._cache = NullCache()  # type: ignore[attr-defined]
     if not spec.lockstep:
+        reasons = lock_memory(prefault=False)
         # The threads that it makes are normal ones; before the lock, because the privilege goes with it.
         reasons += prepare_loop(LAYER_PRIORITY if spec.fifo else None, None)
-    for reason in reasons:
-        print(f"worker: {reason}", file=sys.stderr)
+        for reason in reasons:
+            print(f"worker: {reason}", file=sys.stderr)
     return robot
 
 
-def receive_versions(descriptor: int) -> dict[str, Version]:
-    """Reads slot -> version from the file that the host filled."""
-    size = os.fstat(descriptor).st_size
-    document = json.loads(os.pread(descriptor, size, 0))
-    return {slot: Version.from_bytes(text.encode()) for slot, text in document.items()}
+def receive(descriptor: int) -> tuple[dict[str, Version], dict[str, Any] | None]:
+    """Reads slot -> version, and whose state they take over, from the file that the host filled."""
+    document = json.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+    return {slot: Version.from_bytes(text.encode()) for slot, text in document["versions"].items()}, document["before"]
 
 
-def build(spec: WorkerSpec, robot: Robot, versions: dict[str, Version], reporter: Reporter) -> Service:
+def build(
+    spec: WorkerSpec, robot: Robot, versions: dict[str, Version], before: dict[str, Any] | None, reporter: Reporter
+) -> Service:
     """Loads, compiles and warms versions; the answers come from the returned service."""
     reporter.say(stage="load")
     stack = load_versions(spec.stack["name"], spec.stack["document"], Path(spec.stack["path"]), versions)
@@ -110,11 +114,14 @@ def build(spec: WorkerSpec, robot: Robot, versions: dict[str, Version], reporter
 
     def compile_once() -> None:
         niceness(NICE)
-        StackHost(spec, stack).guest.close()
+        StackHost(replace(spec, cores=None), stack).guest.close()
 
     run_in_thread(compile_once)
     host = StackHost(spec, stack)  # its planner's threads inherit this thread's ordinary priority
+    key = state_key(versions)
+    host.takes_over(key, before["key"] if before else 0, copies(before, stack) if before else None)
     reporter.say(stage="warm-up")
+    reporter.say(state=describe(stack, key))
     layout = mail_layout(robot)
     service = Service(host, layout, Mailbox.attach(layout, spec.descriptors, spec.layout))
     service.warm()
@@ -150,10 +157,10 @@ def main() -> None:
     try:
         robot = prepare(spec)
         reporter.say(level=int(lock_down(Limits.from_json(sys.argv[2]))))
-        versions = receive_versions(spec.sources)
+        versions, before = receive(spec.sources)
         reporter.say(loaded={slot: version.hash for slot, version in versions.items()})  # before anything of it runs
         # The main thread may be real-time, and compiling is not: it is cut off after two seconds without a pause.
-        service: Service = run_in_thread(lambda: build(spec, robot, versions, reporter))
+        service: Service = run_in_thread(lambda: build(spec, robot, versions, before, reporter))
     except SurefootError as error:
         reporter.say(error=str(error))
         sys.exit(str(error))

@@ -49,8 +49,9 @@ class Layout:
 
     Attributes:
         request: `tick`; `time` [ns], when it was published; `wake` [ns], the deadline that began the tick; `base`, the
-            tick whose accepted answer exported `state` (-1: none, start afresh); `seed`, the planner's; `qpos`, `qvel`
-            and `signals` as read;
+            tick whose accepted answer exported `state` (-1: none, start afresh); `seed`, the planner's; `shadow`, 1 if
+            the answer will be looked at and not used; `qpos`, `qvel` and `signals` as read; `state_key`, which versions
+            exported the state;
             `sent` (L, S) [1], the last command sent to the plant.
         answer: `tick`, `layout` and `size` as the guard must find them; `status`; `finished`, the planner's candidates;
             `work`, the control ticks that it simulated;
@@ -73,6 +74,7 @@ def mail_layout(robot: Robot) -> Layout:
             ("wake", "i8"),
             ("base", "i8"),
             ("seed", "i8"),
+            ("shadow", "i8"),
             ("qpos", "f8", (robot.model.nq,)),
             ("qvel", "f8", (robot.model.nv,)),
             ("signals", robot.signals),

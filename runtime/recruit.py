@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from runtime import config
 from runtime.errors import SurefootError
@@ -41,12 +42,13 @@ class Recruit:
         level: Its sandbox, once it is locked.
         loaded: Slot -> hash of what it received.
         stage: One of `STAGES`: what it is at.
+        described: Where the fields of its state stand (`runtime.carry.describe`), in its own words.
         begun: When it was started [s].
     """
 
     def __init__(
         self, spec: WorkerSpec, versions: Mapping[str, Version], limits: Limits, layout: Layout, *,
-        module: str = "runtime.locked",
+        before: Mapping[str, Any] | None = None, module: str = "runtime.locked",
     ) -> None:  # fmt: skip
         """Starts the process.
 
@@ -55,6 +57,7 @@ class Recruit:
             versions: A version for every slot of the stack; it reads no layer's file.
             limits: What it may use.
             layout: Of its mailbox.
+            before: `described` of the worker whose state it is to take over.
             module: The worker program.
 
         Raises:
@@ -64,11 +67,13 @@ class Recruit:
         self.level: Level | None = None
         self.loaded: dict[str, str] = {}
         self.stage = STAGES[0]
+        self.described: dict[str, Any] = {}
         self.begun = time.monotonic()
         self._problem: str | None = None
         self._received = bytearray()
         self._expected = {slot: version.hash for slot, version in versions.items()}
-        sources = _file_of(json.dumps({slot: v.to_bytes().decode() for slot, v in versions.items()}).encode())
+        texts = {slot: version.to_bytes().decode() for slot, version in versions.items()}
+        sources = _file_of(json.dumps({"versions": texts, "before": before}).encode())
         self._reports, theirs = os.pipe()
         os.set_blocking(self._reports, False)
         told = replace(spec, descriptors=self.box.descriptors, layout=layout.key, sources=sources, reports=theirs)
@@ -131,6 +136,8 @@ class Recruit:
                 self.loaded = {str(slot): str(version) for slot, version in report["loaded"].items()}
                 if self.loaded != self._expected:
                     self._problem = "it received other versions than it was sent"
+            elif "state" in report:
+                self.described = dict(report["state"])
             elif report.get("stage") in STAGES:
                 self.stage = report["stage"]
             elif "error" in report:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.stack import Stack
+from runtime.carry import state_key
 from runtime.guest import Predictor, Work
 from runtime.mailbox import OK, SLOTS, STATE_BYTES, copy_message, head_bytes, mail_layout, wait_until
 from runtime.recruit import GuestFailed, Recruit
@@ -67,8 +68,10 @@ class RemoteGuest:
             planner=planner, budget=budget, threads=threads, fifo=False, lockstep=True, boundscheck=boundscheck,
         )  # fmt: skip
         begun = time.monotonic()
-        self.worker = Recruit(spec, stack_versions(stack) | dict(versions or {}), limits or Limits(), self._layout)
+        filled = stack_versions(stack) | dict(versions or {})
+        self.worker = Recruit(spec, filled, limits or Limits(), self._layout)
         self._request, self._answer = np.zeros(1, self._layout.request), np.zeros(1, self._layout.answer)
+        self._request["state_key"] = state_key(filled)
         self._heads = head_bytes(self._layout.request), head_bytes(self._layout.answer)
         self._spec = np.zeros(2, np.int64)
         self._serial = 0

@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from controllers.stack import Stack, load_stack
+from controllers.stack import Stack, build_stack, load_stack
 from planners.planner import Budget, choose_planner, make_planner, parse_budget
+from runtime import config
 from runtime.compiled import cache_folder
+from runtime.control import alive
 from runtime.episode import EpisodeResult, episode_ticks, run_episode
 from runtime.errors import SurefootError, nearest
 from runtime.guest import Guest
@@ -48,6 +50,12 @@ class Request:
     realtime: bool = False
     sets: tuple[str, ...] = ()
     out: Path | None = None
+    resume: Path | None = None
+    """Folder of a real-time run that ended, to go on with the versions that it trusted last."""
+    probation: int | None = None
+    """Ticks that a version swapped in is watched; None: the default."""
+    sandbox: str | None = None
+    """Level that is enough for layers which do not ship with the project; None: the highest."""
 
 
 @dataclass
@@ -128,7 +136,7 @@ def run(
     Raises:
         SurefootError: the request is wrong; nothing has moved.
     """
-    stack = load_stack(request.stack, request.sets)
+    stack = _recorded_stack(request) if request.resume else load_stack(request.stack, request.sets)
     if request.latency not in LATENCIES:
         raise SurefootError(f"--latency: unknown mode {request.latency!r}; {nearest(request.latency, LATENCIES)}")
     for name, value, low in (("episodes", request.episodes, 1), ("threads", request.threads, 1),
@@ -146,21 +154,23 @@ def run(
             "give a number of candidates, or --realtime"
         )
     monitor = Monitor(stack_rules(stack))
-    folder = _make_folder(request, stack)
+    folder = request.resume or _make_folder(request, stack)
     if not (cache_folder() / stack.package).exists():
         say(f"compiling {stack.name} (once; it is kept in {cache_folder()})")
     try:
         made = make_planner(stack, request.planner, budget, request.threads)
     except SurefootError:
-        (folder / "config.yaml").unlink()
-        folder.rmdir()
+        if not request.resume:
+            (folder / "config.yaml").unlink()
+            folder.rmdir()
         raise
     summary = Summary(request, stack, name, in_force, folder)
-    (folder / "config.yaml").write_text(yaml.safe_dump(_resolved(request, stack, name, in_force), sort_keys=False))
+    if not request.resume:
+        (folder / "config.yaml").write_text(yaml.safe_dump(_resolved(request, stack, name, in_force), sort_keys=False))
     guest = Guest(stack, *(made or (None, None)))
     try:
         if request.realtime:
-            from runtime.supervisor import run_realtime
+            from runtime.live import run_realtime
 
             guest.close()
             run_realtime(summary, on_progress, say)
@@ -173,6 +183,41 @@ def run(
         plant.close()
         _write_results(summary, say)
     return summary
+
+
+def resume(folder: Path, request: Request) -> Request:
+    """The request of a real-time run that ended, with what a new one says besides.
+
+    Args:
+        folder: The run's.
+        request: Whose `probation`, `sandbox`, `episodes`, `seed` and `steps` count.
+
+    Raises:
+        SurefootError: It is going on, or was no real-time run.
+    """
+    if alive(folder):
+        raise SurefootError(f"{folder}: this run is going on; stop it first (`surefoot stop {folder.name}`)")
+    old = config.load(folder / "config.yaml")["run"]
+    if not old["realtime"]:
+        raise SurefootError(f"{folder}: a lockstep run has nothing to resume; run it again with --realtime")
+    keys = ("stack", "planner", "budget", "threads", "plant", "latency")
+    budget = None if old["budget"] is None else str(old["budget"]).replace(" ", "")
+    return replace(request, **{k: old[k] for k in keys} | {"budget": budget, "realtime": True, "resume": folder})
+
+
+def _recorded_stack(request: Request) -> Stack:
+    assert request.resume is not None
+    document = config.load(request.resume / "config.yaml")["stack"]
+    return build_stack(request.stack, document, stack_file(request.stack, request.resume))
+
+
+def stack_file(name: str, folder: Path) -> Path:
+    """A stack's file, or where it would stand: layers may be named relative to it."""
+    try:
+        path: Path = config.find("stacks", name)
+    except SurefootError:
+        return folder / f"{name}.yaml"
+    return path
 
 
 def _lockstep(

@@ -29,11 +29,12 @@ class Role(IntEnum):
 
     EMPTY = 0
     READY = 1  # warm; asked only while it is the active seat
-    SHADOW = 2  # asked every tick, its answers are not used
+    SHADOW = 2  # a candidate: asked every tick, its answers are not used, and it takes over only when it is wanted
+    TRACKING = 3  # the version before one on probation: asked every tick too, and the first to take over
     FAILED = -1
 
 
-_EMPTY, _READY, _SHADOW, _FAILED = int(Role.EMPTY), int(Role.READY), int(Role.SHADOW), int(Role.FAILED)
+_EMPTY, _READY, _TRACKING, _FAILED = int(Role.EMPTY), int(Role.READY), int(Role.TRACKING), int(Role.FAILED)
 _NONE, _LATE, _WRONG_TICK, _ABSENT = int(Miss.NONE), int(Miss.LATE), int(Miss.WRONG_TICK), int(Miss.ABSENT)
 _POSTED = int(HELLO.fields["posted"][1])  # type: ignore[index]  # HELLO has fields
 _MAX_WAKES = 16  # a guest that posts without answering ends its own wait
@@ -72,11 +73,12 @@ def choose_seat(seats: Any, active: Any, wanted: Any, strikes: Any, patience: An
         return wanted
     if seats[active].role > _EMPTY and strikes < patience:
         return active
-    for other in range(seats.shape[0]):
-        if other != active and seats[other].role > _EMPTY:
-            if seats[active].role > _EMPTY:
-                seats[active].role = _FAILED
-            return other
+    for role in (_TRACKING, _READY):
+        for other in range(seats.shape[0]):
+            if other != active and seats[other].role == role:
+                if seats[active].role > _EMPTY:
+                    seats[active].role = _FAILED
+                return other
     return active
 
 

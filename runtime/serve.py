@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controllers.generated import fingerprint, load_generated
 from controllers.stack import Stack
@@ -23,22 +24,26 @@ from runtime.mailbox import FAILED, OK, receive, reply
 
 
 @njit(nogil=True, error_model="numpy", cache=True)
-def serve(clock, box, request, answer, mail, params, initial, memory, signals, residual, patience):
+def serve(clock, box, request, answer, mail, params, initial, memory, signals, residual, copies, patience):
     r, a, m = request[0], answer[0], memory[0]
     while receive(box.request_ready, mail[0], request, box.request_head, now_ns(clock) + patience, clock.spec):
         a.begun = now_ns(clock)
         a.tick, a.status = r.tick, OK
         if r.base < 0:
             memory[0] = initial[0]
-        elif r.state_size == box.state_size:
-            memcpy(box.memory, box.request_state, box.state_size)
-        else:
-            a.status = FAILED
+        elif r.state_key == box.key:
+            if r.state_size == box.state_size:
+                memcpy(box.memory, box.request_state, box.state_size)
+            else:
+                a.status = FAILED
+        elif r.state_key == box.before:
+            for i in range(copies.shape[0]):
+                memcpy(box.memory + copies[i, 1], box.request_state + copies[i, 0], copies[i, 2])
         signals[0] = r.signals
         step(params[0], m, signals[0], residual[0])
         a.commands = m.commands
         memcpy(box.answer_state, box.memory, box.state_size)
-        a.state_size = box.state_size
+        a.state_size, a.state_key = box.state_size, box.key
         a.done = now_ns(clock)
         reply(box.answer_ready, mail[1], mail[2], answer, box.answer_head)
 '''
@@ -46,13 +51,14 @@ def serve(clock, box, request, answer, mail, params, initial, memory, signals, r
 # Where things are, for the compiled loop.
 PLACES = np.dtype(
     [(n, "i8") for n in ("request_ready", "answer_ready", "request_head", "answer_head")]
-    + [(n, "i8") for n in ("memory", "request_state", "answer_state", "state_size")]
+    + [(n, "i8") for n in ("memory", "request_state", "answer_state", "state_size", "key", "before")]
 )
 
 
 def native_loop(
-    stack: Stack, layout: Layout, box: Mailbox, clock: Any, inbox: Any, outbox: Any, patience: int
-) -> Callable[[], None]:
+    stack: Stack, layout: Layout, box: Mailbox, clock: Any, inbox: Any, outbox: Any, patience: int,
+    keys: tuple[int, int, NDArray[np.int64]],
+) -> Callable[[], None]:  # fmt: skip
     """Returns a function that answers requests without Python until none came for `patience` [ns].
 
     Args:
@@ -63,6 +69,7 @@ def native_loop(
         inbox: (1,) private request.
         outbox: (1,) private answer, layout and size filled in.
         patience: [ns]
+        keys: See `StackHost.takes_over`.
     """
     assert stack.compiled
     source = SOURCE.replace("{stack}", stack.package)
@@ -75,9 +82,10 @@ def native_loop(
     places["request_head"], places["answer_head"] = head_bytes(layout.request), head_bytes(layout.answer)
     places["memory"], places["state_size"] = memory.ctypes.data, memory.nbytes
     places["request_state"], places["answer_state"] = inbox["state"].ctypes.data, outbox["state"].ctypes.data
+    places["key"], places["before"], copies = keys
     mail = (box.requests, box.answers, box.hello)
 
     def loop() -> None:
-        serve(clock[0], places[0], inbox, outbox, mail, params, initial, memory, signals, residual, patience)
+        serve(clock[0], places[0], inbox, outbox, mail, params, initial, memory, signals, residual, copies, patience)
 
     return loop

@@ -7,38 +7,58 @@ slow. Between two episodes that thread resets the plant and begins a new phase.
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from controllers.stack import build_stack
 from runtime.clock import now_ns, real_clock
-from runtime.compiled import core_folder
 from runtime.control import ControlServer
-from runtime.crew import Crew, kill
+from runtime.crew import Crew
 from runtime.errors import SurefootError
 from runtime.guard import End, begin_episode, make_guard, run_ticks
+from runtime.lifecycle import Lifecycle
 from runtime.mailbox import mail_layout
 from runtime.plants.native import NativePlant
-from runtime.realtime import GUARD_PRIORITY, SINGLE_THREADED, lock_memory, loop_cores, niceness, pin, prepare_loop
+from runtime.probation import Policy
+from runtime.realtime import GUARD_PRIORITY, lock_memory, loop_cores, niceness, pin, prepare_loop
+from runtime.recording import Recording
 from runtime.records import Robot
+from runtime.sandbox import Limits
+from runtime.swap import Swap
+from runtime.swap_requests import SwapRequests
 from runtime.tape import EVENT, EVENTS, ROWS, TERMS, Ring, event_record, row_dtype
+from runtime.versions import Version, VersionStore, stack_versions
 from runtime.worker import WorkerSpec
 from safety.model import RuleSet
-from safety.stack_rules import stack_rules
-
-if TYPE_CHECKING:
-    from runtime.run import Progress, Summary
 
 POLL = 0.005  # [s] between two looks at the workers
 FIRST_TICK = 20_000_000  # [ns] from a reset to the first deadline
 RESERVE = 200_000  # [ns] of a period that are kept for the command's way to the plant, if they are no more than half
-RECORDER_END = 10.0  # [s] that the recorder gets to write the rest
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """What a run needs so that its layers can be swapped.
+
+    Attributes:
+        store: Where versions are.
+        lifecycle: The run's records.
+        active: Slot -> version to begin with.
+        policy: How carefully others are taken in.
+        every: Ticks per plan of a planner beside the layers, else 1.
+    """
+
+    store: VersionStore
+    lifecycle: Lifecycle
+    active: Mapping[str, Version]
+    policy: Policy = field(default_factory=Policy)
+    every: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,6 +80,8 @@ class Setup:
         fifo: Whether to ask for SCHED_FIFO.
         wait: How long a tick waits for the guest, as a fraction of the period.
         module: The worker program.
+        versioned: What is swapped, and how; None: the stack stays as it is.
+        limits: The workers' sandbox.
         between: Called in the guard's thread before each episode with its number; benches measure the floor there.
     """
 
@@ -76,7 +98,9 @@ class Setup:
     one_tick: bool = False
     fifo: bool = True
     wait: float = 0.9
-    module: str = "runtime.worker"
+    module: str = "runtime.locked"
+    versioned: Versioned | None = None
+    limits: Limits = field(default_factory=Limits)
     between: Callable[[int], None] = lambda episode: None
 
 
@@ -120,8 +144,10 @@ class Supervisor:
         state["wait"] = max(period // 2, min(int(setup.wait * period), period - RESERVE))
         state["one_tick"] = setup.one_tick
         state["steps"] = setup.steps
+        versioned = setup.versioned
         self.crew = Crew(self.guard, self._layout, setup.worker, setup.folder, self.event,
-                         size=1 + setup.spares, module=setup.module)  # fmt: skip
+                         size=1 + setup.spares, module=setup.module, limits=setup.limits,
+                         versions=versioned.active if versioned else _versions(setup.worker))  # fmt: skip
         self.control = ControlServer(setup.folder, {"name": setup.folder.name, "pid": os.getpid(),
                                                     "started": time.time(), **setup.card})  # fmt: skip
         self.control.on_dropped = lambda reason: self.event("client_dropped", reason=reason)
@@ -131,14 +157,23 @@ class Supervisor:
             "stop": self._stop,
             "rearm": self._rearm,
         }
+        self.swap: Swap | None = None
+        if versioned is not None:
+            self.swap = Swap(self.guard, self.crew, versioned.lifecycle, self.rows, self.event, versioned.active,
+                             versioned.policy, versioned.every)  # fmt: skip
+            stack = str(setup.worker.stack["name"])
+            self.control.handlers |= SwapRequests(self.swap, versioned.store, setup.robot.name, stack).handlers
         self.degraded: list[str] = []
         self.outcomes: list[Outcome] = []
-        self.recorder: subprocess.Popen[bytes] | None = None
+        self.recording = Recording(setup.robot.path, setup.folder, self.rows, self.events, self.event)
         self._cores = os.sched_getaffinity(0)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._guard_thread, name="guard")
-        self._recorder_next = 0.0
-        self._recorder_error = 0
+
+    @property
+    def recorder(self) -> "subprocess.Popen[bytes] | None":
+        """The recorder's process."""
+        return self.recording.process
 
     def event(self, name: str, **details: Any) -> None:
         """Puts an event on the tape."""
@@ -154,7 +189,7 @@ class Supervisor:
         self._guard_core, others = loop_cores()
         try:
             pin(others)  # the processes started from here inherit it
-            self._start_recorder()
+            self.recording.start()
             self.crew.launch()
             self._assemble()
             self.degraded += lock_memory()
@@ -186,8 +221,10 @@ class Supervisor:
     def _look_after(self, on_poll: Callable[["Supervisor"], None]) -> None:
         while self._thread.is_alive():
             self.control.poll(POLL)
+            if self.swap is not None:
+                self.swap.poll()
             self.crew.attend()
-            self._attend_recorder()
+            self.recording.attend()
             on_poll(self)
 
     def stop(self) -> None:
@@ -220,27 +257,6 @@ class Supervisor:
         return Outcome(seed, end, int(state["age"]), float(state["total"]), terms, fallen, int(state["upright"]),
                        int(state["work"]), waits[: int(state["age"])].copy())  # fmt: skip
 
-    def _start_recorder(self) -> None:
-        spec = {"robot": str(self.setup.robot.path), "folder": str(self.setup.folder), "parent": os.getpid(),
-                "rows": self.rows.descriptor, "events": self.events.descriptor}  # fmt: skip
-        with (self.setup.folder / "recorder.log").open("ab") as log:
-            self.recorder = subprocess.Popen(
-                [sys.executable, "-m", "runtime.recorder", json.dumps(spec)], stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, pass_fds=(self.rows.descriptor, self.events.descriptor), start_new_session=True,
-                env={**os.environ, **SINGLE_THREADED},
-            )  # fmt: skip
-
-    def _attend_recorder(self) -> None:
-        error = int(self.rows.header["error"][0])
-        if error != self._recorder_error:
-            self._recorder_error = error
-            name, reason = ("recorder_failing", os.strerror(error)) if error > 0 else ("recorder_recovered", "")
-            self.event(name, reason=reason, unsaved=int(self.rows.header["unsaved"][0]))
-        if self.recorder is not None and self.recorder.poll() is not None and time.monotonic() > self._recorder_next:
-            self._recorder_next = time.monotonic() + 1.0
-            self.event("recorder_died", status=self.recorder.returncode)
-            self._start_recorder()
-
     def status(self, message: dict[str, Any] | None = None) -> dict[str, Any]:
         """Returns where the run stands."""
         state = self.guard.state
@@ -251,6 +267,7 @@ class Supervisor:
             "mode": ("guest", "repeat", "hold", "damp", "cut")[int(state["mode"])],
             "rate": round(1e9 / int(state["period"]), 6), "degraded": self.degraded, "workers": self.crew.status(),
             "recorder": self.recorder.pid if self.recorder else None,
+            "slots": {slot: v.hash for slot, v in self.swap.versions.items()} if self.swap else {},
         }  # fmt: skip
 
     def statistics(self, message: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -267,6 +284,8 @@ class Supervisor:
         return {"stopping": True}
 
     def _rearm(self, message: dict[str, Any]) -> dict[str, Any]:
+        if self.swap is not None:
+            self.swap.unlatch()
         self.event("rearmed")
         self.guard.state["rearm"] = 1
         return {"rearmed": True}
@@ -278,82 +297,12 @@ class Supervisor:
             self._thread.join()
         self.crew.close()
         self.control.close()
-        if self.recorder is not None:
-            self.recorder.terminate()
-            try:
-                self.recorder.wait(RECORDER_END)
-            except subprocess.TimeoutExpired:
-                kill(self.recorder)
+        self.recording.close()
         self.plant.close()
         pin(self._cores)
 
 
-def run_realtime(summary: "Summary", on_progress: Callable[["Progress"], None], say: Callable[[str], None]) -> None:
-    """Runs a checked request in real time and fills the summary: what `surefoot run --realtime` does.
-
-    Args:
-        summary: With the request, the stack, the planner and its budget; its results are written.
-        on_progress: Called a few times a second.
-        say: Called with messages for a person.
-    """
-    from runtime.episode import EpisodeResult, episode_ticks
-    from runtime.run import Progress
-
-    request, stack = summary.request, summary.stack
-    length = request.steps or episode_ticks(stack)
-    budget = None if summary.budget is None else str(summary.budget).replace(" ", "")
-    worker = WorkerSpec(
-        stack={"name": stack.name, "document": stack.document, "path": str(_stack_path(request.stack))},
-        planner=summary.planner, budget=budget, threads=request.threads, one_tick=request.latency == "one_tick",
-        # Without a planner the worker only ever runs while the guard waits: on one core, neither wakes another one.
-        cores=loop_cores()[0] if summary.planner == "none" else sorted(os.sched_getaffinity(0)),
-    )  # fmt: skip
-    supervisor = Supervisor(
-        Setup(
-            robot=stack.robot, timestep=stack.timestep, frame_skip=stack.frame_skip,
-            rules=stack_rules(stack), worker=worker, folder=summary.folder,
-            card={"stack": stack.name, "planner": summary.planner, "budget": budget},
-            steps=length, seeds=tuple(request.seed + i for i in range(request.episodes)),
-            one_tick=worker.one_tick,
-        )
-    )  # fmt: skip
-    shown = 0.0
-    if not Path(core_folder()).exists():
-        say(f"compiling the guard (once; it is kept in {Path(core_folder()).parent})")
-
-    def collect() -> None:
-        for outcome in supervisor.outcomes[len(summary.episodes) :]:
-            result = EpisodeResult(outcome.seed, outcome.steps, outcome.total, outcome.terms, outcome.fallen)
-            result.upright, result.control_steps = outcome.upright, outcome.work
-            result.decision_ns = outcome.waits.tolist()
-            if outcome.end is End.UNSTABLE:
-                result.error = f"{stack.robot.name}: the simulation diverged in tick {outcome.steps}"
-            summary.episodes.append(result)
-
-    def poll(supervisor: Supervisor) -> None:
-        nonlocal shown
-        collect()
-        if time.monotonic() - shown > 0.1:
-            shown = time.monotonic()
-            state, episode = supervisor.guard.state, int(supervisor.guard.state["episode"])
-            now = EpisodeResult(request.seed + episode, int(state["age"]), float(state["total"]))
-            on_progress(Progress(episode, request.episodes, length, now))
-
-    try:
-        supervisor.run(poll)
-    finally:
-        collect()
-        state = supervisor.guard.state
-        summary.guard_missed, summary.guest_missed = int(state["guard_missed"]), int(state["guest_missed"])
-        summary.degraded = supervisor.degraded
-        lost = supervisor.statistics()["tape"]
-        if lost["lost"] or lost["unsaved"]:
-            say(f"the tape lacks {lost['lost'] + lost['unsaved']} ticks")
-
-
-def _stack_path(name: str) -> Path:
-    """Returns the file of a stack, whose folder its layers' own modules are looked up in."""
-    from runtime import config
-
-    path: Path = config.find("stacks", name)
-    return path.resolve()
+def _versions(worker: WorkerSpec) -> dict[str, Version]:
+    """Slot -> version of the stack that the workers are told."""
+    spec = worker.stack
+    return stack_versions(build_stack(spec["name"], spec["document"], Path(spec["path"])))

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,18 @@ def canonical(params: Mapping[str, Any], where: str = "params") -> str:
     """
     plain = {str(key): _plain(value, f"{where}.{key}") for key, value in params.items()}
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def shipped(version: Version) -> bool:
+    """Whether a version's source came with the project, whatever its parameters."""
+    return version.source in _shipped_sources()
+
+
+@cache
+def _shipped_sources() -> frozenset[str]:
+    return frozenset(
+        path.read_text() for level in layers.LEVELS for path in Path(layers.__file__).parent.glob(f"{level}/*.py")
+    )
 
 
 def stack_versions(stack: Stack) -> dict[str, Version]:

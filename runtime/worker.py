@@ -8,7 +8,6 @@ What goes wrong inside the guest is printed and answered as FAILED.
 import ctypes
 import json
 import os
-import signal
 import sys
 import time
 import traceback
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from runtime.clock import real_clock
 from runtime.errors import SurefootError
 from runtime.mailbox import FAILED, OK, Layout, Mailbox, head_bytes, mail_layout, receive, reply
-from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, lock_memory, pin, prepare_loop
+from runtime.realtime import LAYER_PRIORITY, freeze_collector, lock_memory, pin, prepare_loop
 from runtime.records import Robot
 
 if TYPE_CHECKING:
@@ -68,9 +67,9 @@ class WorkerSpec:
     boundscheck: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def command(self, module: str = "runtime.worker") -> list[str]:
+    def command(self, module: str = "runtime.locked") -> list[str]:
         """Returns the command line of a worker program."""
-        return [sys.executable, "-m", module, json.dumps(asdict(self))]
+        return [sys.executable, "-I", "-m", module, json.dumps(asdict(self))]
 
 
 class Host(Protocol):
@@ -117,6 +116,18 @@ class StackHost:
         self._one_tick, self._python = spec.one_tick, spec.boundscheck
         self._seed = -1
         self._signals = np.zeros(1, self.robot.signals)
+        self.takes_over(0, 0, None)
+
+    def takes_over(self, key: int, before: int, copies: NDArray[np.int64] | None) -> None:
+        """Says whose states it knows.
+
+        Args:
+            key: Of its own states, which it continues from as they are.
+            before: Of the version that it may replace.
+            copies: What it takes from such a state (n, 3): source offset, target offset, bytes.
+        """
+        self.key, self.before = key, before
+        self.copies = np.zeros((0, 3), np.int64) if copies is None else copies
 
     def respond(self, request: Any, answer: Any) -> None:
         """See `Host.respond`."""
@@ -124,13 +135,38 @@ class StackHost:
             self._seed = int(request["seed"])
             self.guest.reset(self._seed)
         if request["base"] >= 0:
-            load_state(self.guest.states, request)
+            self._continue(request)
         self._signals[0] = request["signals"]
         seen = request["qpos"], request["qvel"], self._signals, request["sent"]
-        work = self.guest.answer(*(self.guest.predict(*seen) if self._one_tick else seen))
+        seen = self.guest.predict(*seen) if self._one_tick else seen
+        # Two stacks cannot plan at once: a shadow follows the plan of the one that drives.
+        work = self.guest.follow(*seen) if request["shadow"] else self.guest.answer(*seen)
         answer["commands"] = self.guest.commands
         answer["finished"], answer["work"] = work.candidates, work.control_steps
         save_state(self.guest.states, answer)
+        answer["state_key"] = self.key
+
+    def _continue(self, request: Any) -> None:
+        """Takes the state that came with a request: all of an own one, of the former version's what has a name here.
+
+        Anybody else's is the state of a version on probation, which may be what is wrong with it: this one then goes on
+        from its own last state.
+        """
+        if request["state_key"] == self.key:
+            load_state(self.guest.states, request)
+            return
+        memory, *plan = self.guest.states
+        source, target = request["state"].ctypes.data, memory.ctypes.data
+        if request["state_key"] == self.before:
+            for begin, end, size in self.copies:
+                ctypes.memmove(target + int(end), source + int(begin), int(size))
+        size = sum(a.nbytes for a in plan)  # the planner is the same for all versions of a run
+        if size <= request["state_size"]:
+            source += int(request["state_size"]) - size
+            for array in plan:
+                ctypes.memmove(array.ctypes.data, source, array.nbytes)
+                source += array.nbytes
+                np.nan_to_num(array, copy=False, posinf=0.0, neginf=0.0)
 
     def native_loop(self, service: "Service") -> Callable[[], None] | None:
         """See `Host.native_loop`: a stack without a planner is served by compiled code alone."""
@@ -138,8 +174,9 @@ class StackHost:
 
         if self.guest.planner is not None or self._one_tick or self._python:
             return None  # (an index out of bounds is an exception, which Python turns into FAILED)
+        keys = self.key, self.before, self.copies
         return native_loop(self.guest.stack, service.layout, service.box, real_clock(), service.inbox, service.outbox,
-                           PATIENCE)  # fmt: skip
+                           PATIENCE, keys)  # fmt: skip
 
 
 def load_state(arrays: list[NDArray[Any]], message: Any) -> None:
@@ -186,7 +223,7 @@ class Service:
         for _ in range(3):
             self.host.respond(request, self._answer)
             size = int(self._answer["state_size"])
-            request["base"], request["state_size"] = 0, size
+            request["base"], request["state_size"], request["state_key"] = 0, size, self._answer["state_key"]
             request["state"][:size] = self._answer["state"][:size]
         request["base"] = -1
         self.host.respond(request, self._answer)
@@ -252,18 +289,3 @@ def run_worker(spec: WorkerSpec, host: Host, kind: type[Service] = Service) -> S
         print(f"worker: {reason}", file=sys.stderr)
     box.say_ready()
     return service
-
-
-def main() -> None:
-    """Runs a worker until its guard ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
-    die_with_parent()
-    spec = WorkerSpec(**json.loads(sys.argv[1]))
-    try:
-        run_worker(spec, StackHost(spec)).serve()
-    except SurefootError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.crew import Crew
 from runtime.errors import SurefootError
 from runtime.replay import replay_run
 from runtime.run import Request, run
@@ -19,16 +20,16 @@ def test_a_worker_that_stops_costs_ticks_of_fallback_and_the_run_replays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped: list[int] = []
-    poll = Supervisor._attend_recorder
+    look_after = Crew.attend
 
-    def stop_once(supervisor: Supervisor) -> None:
-        poll(supervisor)
-        member = supervisor.crew.members[0]
-        if not stopped and supervisor.guard.state["ticks"] > 8 and member is not None:
-            stopped.append(int(supervisor.guard.state["tick"]))
+    def stop_once(crew: Crew) -> None:
+        look_after(crew)
+        member, state = crew.members[0], crew._guard.state
+        if not stopped and state["ticks"] > 8 and member is not None:
+            stopped.append(int(state["tick"]))
             os.kill(member.process.pid, signal.SIGSTOP)
 
-    monkeypatch.setattr(Supervisor, "_attend_recorder", stop_once)
+    monkeypatch.setattr(Crew, "attend", stop_once)
     out = tmp_path / "run"
     summary = run(Request(stack=STACK, realtime=True, steps=40, seed=3, out=out))
     assert summary.episodes[0].steps == 40

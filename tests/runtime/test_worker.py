@@ -125,7 +125,7 @@ def test_the_spec_survives_the_command_line(tmp_path: Path) -> None:
     import json
 
     command = replace(SPEC, descriptors=(3, 4, 5)).command()
-    assert command[1:3] == ["-m", "runtime.worker"]
-    again = WorkerSpec(**json.loads(command[3]))
+    assert command[1:4] == ["-I", "-m", "runtime.locked"]
+    again = WorkerSpec(**json.loads(command[4]))
     assert tuple(again.descriptors) == (3, 4, 5)
     assert again.stack["document"] == STACK.document
