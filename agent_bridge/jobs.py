@@ -15,6 +15,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from agent_bridge.attempts import process_start
 from runtime.errors import SurefootError, nearest
 from runtime.journal import replace
 
@@ -58,16 +60,15 @@ class Job:
 class Jobs:
     """The jobs of one run store."""
 
-    def __init__(self, store: Path, bury: Callable[[dict[str, Any], str, str], int]) -> None:
+    def __init__(self, store: Path, bury: Callable[[Path, str], int]) -> None:
         """Name the store.
 
         Args:
             store: The run store; jobs are in its folder `jobs`.
-            bury: Writes the ledger's row of a job that left none (request, job id, reason) and returns its number.
+            bury: Finds or writes the ledger's row of a job that has no result (its folder, why) and returns its number.
         """
         self.folder = store / "jobs"
         self._bury = bury
-        self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, request: Mapping[str, Any]) -> str:
         """Begins a job and returns its id at once.
@@ -83,8 +84,8 @@ class Jobs:
                 child = self._spawn(folder)
             except OSError as error:
                 raise SurefootError(f"{folder}: the job cannot be started: {error.strerror}") from None
-            self._children.append(child)
-            replace(folder / PROCESS, json.dumps({"pid": child.pid, "born": _born(child.pid)}).encode())
+            replace(folder / PROCESS, json.dumps({"pid": child.pid, "born": process_start(child.pid)}).encode())
+            threading.Thread(target=child.wait, daemon=True).start()  # a dead child that nobody waits for looks alive
         return name
 
     def _spawn(self, folder: Path) -> subprocess.Popen[bytes]:
@@ -106,7 +107,7 @@ class Jobs:
             raise SurefootError(f"no job {name!r}; {nearest(name, known) if known else 'there are none'}")
         if not (folder / RESULT).exists() and not self._lives(folder):
             self._end(folder, State.DIED, "its process was killed before it had a result")
-        request, progress, result = (_read(folder / file) for file in (REQUEST, PROGRESS, RESULT))
+        request, progress, result = (read(folder / file) for file in (REQUEST, PROGRESS, RESULT))
         return Job(name, State(result["state"]) if result else State.RUNNING, request, progress, result)
 
     def wait(self, name: str, seconds: float) -> Job:
@@ -124,7 +125,7 @@ class Jobs:
         if not job.over:
             folder = self.folder / name
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(int(_read(folder / PROCESS)["pid"]), signal.SIGKILL)
+                os.killpg(int(read(folder / PROCESS)["pid"]), signal.SIGKILL)
             self._end(folder, State.CANCELLED, "cancelled")
         return self.get(name)
 
@@ -140,13 +141,11 @@ class Jobs:
         with self._locked():
             # Its starter held the lock until the process was written down: only now is its absence a death.
             if not (folder / RESULT).exists() and not (state is State.DIED and self._lives(folder)):
-                row = self._bury(_read(folder / REQUEST), folder.name, reason)
-                finish(folder, {"state": state, "error": reason, "trial": row})
+                finish(folder, {"state": state, "error": reason, "trial": self._bury(folder, reason)})
 
     def _lives(self, folder: Path) -> bool:
-        self._children = [child for child in self._children if child.poll() is None]
-        process = _read(folder / PROCESS)
-        return bool(process) and _born(int(process["pid"])) == process["born"] != ""
+        process = read(folder / PROCESS)
+        return bool(process) and process_start(int(process["pid"])) == process["born"] != ""
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -170,19 +169,11 @@ def turn(store: Path) -> Iterator[None]:
         yield
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """One of a job's files; empty where it is not there yet."""
     try:
         return dict(json.loads(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError:
         raise SurefootError(f"{path}: not a JSON object; was the file edited?") from None
-
-
-def _born(pid: int) -> str:
-    """When a living process began, in the kernel's ticks: tells it from a later one with the same number."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]

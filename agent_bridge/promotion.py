@@ -1,0 +1,132 @@
+"""From an accepted trial to a running robot, as the robot's policy has it: at once, after a person's yes, or never."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent_bridge.ledger import Ledger
+from agent_bridge.policy import Policy, Promotion
+from agent_bridge.standing import adopt, base_versions, require_base
+from agent_bridge.trial import Row
+from controllers.stack import Stack
+from runtime.errors import SurefootError
+from runtime.journal import replace
+
+if TYPE_CHECKING:
+    from agent_bridge.workbench import Workbench
+
+ACCEPT = "accept"
+PATIENCE = 900.0
+"""[s] that the loop waits for a probation, another agent's or its own."""
+POLL = 0.5  # [s]
+
+
+def find_trial(store: Path, number: int) -> Row:
+    """A row of the ledger by its number.
+
+    Raises:
+        SurefootError: There is none.
+    """
+    rows = Ledger(store / "trials.jsonl").rows()
+    if not 1 <= number <= len(rows):
+        raise SurefootError(f"no trial {number}; the ledger has {len(rows)}")
+    return rows[number - 1]
+
+
+def accepted(store: Path, number: int) -> Row:
+    """A trial that the gate accepted.
+
+    Raises:
+        SurefootError: It was not accepted, was a probe, or does not exist.
+    """
+    row = find_trial(store, number)
+    if row.trial.verdict != ACCEPT:
+        said = row.trial.verdict or f"nothing: it is a {row.trial.kind}"
+        raise SurefootError(f"trial {number}: the gate said {said}; only what it accepted is promoted")
+    return row
+
+
+def promote(store: Path, stack: Stack, run: Path | None, number: int, policy: Policy, *, approved: bool = False,
+            by: str = "agent") -> dict[str, Any]:  # fmt: skip
+    """Promotes an accepted trial, or says what stands in its way.
+
+    Args:
+        store: The run store.
+        stack: The stack that the trial belongs to.
+        run: The folder of the robot's run; None: no robot runs, and the version becomes the base of further work.
+        number: The trial.
+        policy: Who decides.
+        approved: A person did.
+        by: Who asked.
+
+    Returns:
+        `promoted` (True, False or "requested"), and what to expect or to do.
+
+    Raises:
+        SurefootError: The trial cannot be promoted, ever or any more.
+    """
+    row = accepted(store, number)
+    slot, candidate, parent = row.trial.slot, row.trial.candidate, row.trial.parent
+    base = base_versions(store, stack, run)
+    if slot in base and base[slot].hash == candidate:
+        return {"promoted": True, "say": f"trial {number} is active in {slot} already"}
+    require_base(slot, parent, base[slot].hash)
+    mode = policy.promotion_for(stack.robot.name)
+    if mode is Promotion.NEVER:
+        return {"promoted": False, "say": f"nothing is promoted on {stack.robot.name}: its policy is never"}
+    if mode is Promotion.HELD and not approved:
+        file = store / "promotions" / f"{number}.json"
+        ask = {"trial": number, "slot": slot, "candidate": candidate, "stack": stack.name, "by": by,
+               "time": time.time(), "run": None if run is None else run.name}  # fmt: skip
+        replace(file, json.dumps(ask, indent=1).encode())
+        return {"promoted": False, "say": f"held for a person: `surefoot approve {number}`"}
+    if run is None:
+        path = adopt(store, stack, slot, parent, candidate)
+        return {"promoted": True, "say": f"no robot runs {stack.name}; the stack with it is {path}"}
+    from runtime.swap_client import request_swap
+
+    asked = request_swap(run, {slot: candidate}, bases={slot: parent})
+    return {"promoted": "requested", **asked, "say": "shadow and probation follow; `status` tells how it went"}
+
+
+def await_free(bench: Workbench) -> None:
+    """Waits until no version of the stack is on its way into the robot; goes on after `PATIENCE` all the same."""
+    _await(bench, lambda slots: not any(entry.get("candidate") for entry in slots.values()))
+
+
+def await_outcome(bench: Workbench, number: int) -> dict[str, Any]:
+    """Waits until a promotion that was requested is through probation or back: `promoted` is True or False then."""
+    row = find_trial(bench.store, number)
+    slot, candidate = row.trial.slot, row.trial.candidate
+
+    def settled(slots: dict[str, Any]) -> bool:
+        return bool(slots[slot]["active"] == candidate or slots[slot].get("candidate") != candidate)
+
+    slots = _await(bench, settled)
+    if not slots:
+        return {"promoted": False, "say": "the run ended before the verdict of its probation"}
+    if slots[slot]["active"] == candidate:
+        return {"promoted": True, "say": f"through probation and active in {slot}"}
+    if slots[slot].get("candidate") == candidate:
+        return {"promoted": "requested", "say": f"still {slots[slot].get('stage')}"}
+    return {"promoted": False, "say": f"abandoned or rolled back; `surefoot events {bench.run_name}` tells why"}
+
+
+def _await(bench: Workbench, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The slots once they are ready, or as they are after `PATIENCE`; empty where no robot runs."""
+    from runtime.swap_client import slots
+
+    deadline = time.monotonic() + PATIENCE
+    while (run := bench.run) is not None:
+        try:
+            found = dict(slots(run))
+        except SurefootError:
+            continue  # it ended between being found and being asked: `bench.run` will say so
+        if ready(found) or time.monotonic() > deadline:
+            return found
+        time.sleep(POLL)
+    return {}
