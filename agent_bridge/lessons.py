@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent_bridge.ledger import Ledger
 from agent_bridge.trial import Row, Trial
-from controllers.stack import Stack
 from runtime.errors import SurefootError
 from runtime.journal import replace
+
+if TYPE_CHECKING:
+    from controllers.stack import Stack
 
 LEDGER, MEMORY = "trials.jsonl", "memory.md"
 

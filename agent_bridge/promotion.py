@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_bridge.ledger import Ledger
-from agent_bridge.policy import Policy, Promotion
-from agent_bridge.standing import adopt, base_versions, require_base
+from agent_bridge.policy import Policy, Promotion, load_policy
+from agent_bridge.standing import adopt, base_versions, find_robot, require_base
 from agent_bridge.trial import Row
-from controllers.stack import Stack
+from controllers.stack import Stack, load_stack
+from runtime.control import find_run
 from runtime.errors import SurefootError
 from runtime.journal import replace
 
@@ -91,6 +92,23 @@ def promote(store: Path, stack: Stack, run: Path | None, number: int, policy: Po
 
     asked = request_swap(run, {slot: candidate}, bases={slot: parent})
     return {"promoted": "requested", **asked, "say": "shadow and probation follow; `status` tells how it went"}
+
+
+def approve_trial(store: Path, number: int, run: str | None) -> dict[str, Any]:
+    """What a person's `surefoot approve` does: promotes a trial whatever stands in its robot's policy but `never`.
+
+    Raises:
+        SurefootError: The trial was not accepted, its stack is not known, or its base is no longer active.
+    """
+    row = accepted(store, number)
+    name = row.trial.versions.get("stack")
+    if name is None:
+        raise SurefootError(f"trial {number}: its row does not name a stack")
+    stack = load_stack(name)
+    folder = find_robot(store, name) if run is None else find_run(run, store)
+    outcome = promote(store, stack, folder, number, load_policy(), approved=True, by="a person")
+    (store / "promotions" / f"{number}.json").unlink(missing_ok=True)
+    return outcome
 
 
 def await_free(bench: Workbench) -> None:

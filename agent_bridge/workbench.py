@@ -102,7 +102,7 @@ class Workbench:
     @tool()
     def source(self, slot: Slot, version: Annotated[str, Field(description="A hash; empty: active.")] = "") -> str:
         """The source and parameters of a version: by default of the active one in a slot."""
-        self._check_slot(slot)
+        self.require_slot(slot)
         found = self._version(version) if version else self._bases()[slot]
         return fence(f"version {found.hash}", f"{found.source}\n# parameters: {found.params}", 80_000)
 
@@ -254,7 +254,7 @@ class Workbench:
         """Ask that a slot of the running robot go back to the version before; what ran is quarantined."""
         from runtime.swap_client import request_rollback
 
-        self._check_slot(slot)
+        self.require_slot(slot)
         run = self.run
         if run is None:
             raise SurefootError(f"no robot runs {self.stack_name}; there is nothing to roll back")
@@ -281,7 +281,8 @@ class Workbench:
                 result[key] = fence(key, "\n".join(text) if isinstance(text, list) else text, 3000)
         return about | result
 
-    def _check_slot(self, slot: str) -> None:
+    def require_slot(self, slot: str) -> None:
+        """Refuses a slot that the stack does not have (SurefootError)."""
         from agent_bridge.evaluate import require_slot
 
         require_slot(self.stack, slot)
@@ -289,7 +290,7 @@ class Workbench:
     def _based(self, slot: str, base: str) -> dict[str, Any]:
         from agent_bridge.standing import require_base
 
-        self._check_slot(slot)
+        self.require_slot(slot)
         bases = self._bases()
         if base != bases[slot].hash:
             require_base(slot, self._version(base).hash, bases[slot].hash)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runtime import commands, config
+from agent_bridge import bridge_commands
+from runtime import commands, config, swap_commands
 from runtime.errors import SurefootError
 
 if TYPE_CHECKING:
-    from runtime.run import Progress, Summary
+    from runtime.run import Progress, Request, Summary
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -41,6 +42,10 @@ def run(
     realtime: Annotated[bool, typer.Option("--realtime", help="Pace the ticks on the wall clock.")] = False,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Change the stack: layers.limb.clock=9.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/STACK-TIME.")] = None,
+    probation: Annotated[int | None, typer.Option(help="Ticks that a version swapped in is watched.")] = None,
+    sandbox: Annotated[
+        str | None, typer.Option(help="Enough for foreign layers: landlock+seccomp (default), or process.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run episodes of a stack on a plant.
@@ -48,10 +53,36 @@ def run(
     Examples: `surefoot run ant --realtime`; `surefoot run half_cheetah-rhythm --episodes 20 --seed 100`;
     `surefoot run ant --budget 45ms --realtime`; `surefoot run ant --set layers.limb.clock=13`.
     """
-    from runtime.run import Request, run, summary_lines, table
+    from runtime.run import Request
 
     request = Request(stack, planner, budget, threads, plant, latency, episodes, seed, steps, realtime,
-                      tuple(sets or ()), out)  # fmt: skip
+                      tuple(sets or ()), out, probation=probation, sandbox=sandbox)  # fmt: skip
+    _run(request, json)
+
+
+@app.command()
+def resume(
+    run: commands.Run,
+    episodes: Annotated[int, typer.Option(help="How many; episode i has seed SEED + i.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the first episode.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Ticks per episode; default: the robot's.")] = None,
+    probation: Annotated[int | None, typer.Option(help="Ticks that a version swapped in is watched.")] = None,
+    sandbox: Annotated[str | None, typer.Option(help="As of `surefoot run`.")] = None,
+    json: Json = False,
+) -> None:
+    """Go on with a real-time run that ended, or was killed, with the versions that passed probation last."""
+    from runtime.control import find_run
+    from runtime.run import Request
+    from runtime.run import resume as resumed
+
+    wanted = Request("", episodes=episodes, seed=seed, steps=steps, probation=probation, sandbox=sandbox)
+    _run(resumed(find_run(run, commands.STORE), wanted), json)
+
+
+def _run(request: Request, json: bool) -> None:
+    """Run a request, show its progress, and print its figures."""
+    from runtime.run import run, summary_lines, table
+
     with _Display(quiet=json) as display:
         summary = run(request, display.progress, display.say)
     if json:
@@ -97,8 +128,12 @@ def doctor(json: Json = False) -> None:
     typer.echo(doctor(json))
 
 
-for command in (commands.ps, commands.status, commands.stop, commands.replay):
+for command in (commands.ps, commands.status, commands.stop, commands.replay, swap_commands.swap,
+                swap_commands.rollback, swap_commands.rearm, swap_commands.events, swap_commands.versions):  # fmt: skip
     app.command()(command)
+app.command("set")(swap_commands.set_)
+for bridge_command in bridge_commands.COMMANDS:
+    app.command()(bridge_command)
 
 
 def _mount(group: str) -> None:
