@@ -128,9 +128,11 @@ def doctor(json: Json = False) -> None:
     typer.echo(doctor(json))
 
 
-for command in (commands.ps, commands.status, commands.stop, commands.replay, swap_commands.swap,
-                swap_commands.rollback, swap_commands.rearm, swap_commands.events, swap_commands.versions):  # fmt: skip
+for command in (commands.ps, commands.status, commands.stop, commands.replay):
     app.command()(command)
+for swapping in (swap_commands.swap, swap_commands.rollback, swap_commands.rearm, swap_commands.events,
+                 swap_commands.versions):  # fmt: skip
+    app.command()(swapping)
 app.command("set")(swap_commands.set_)
 for bridge_command in bridge_commands.COMMANDS:
     app.command()(bridge_command)
