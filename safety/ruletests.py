@@ -11,7 +11,7 @@ import numpy as np
 from runtime import config
 from runtime.errors import SurefootError, nearest
 from safety.compiler import compile_rules
-from safety.model import MODES, Rule, RuleSet
+from safety.model import MODES, Layout, Rule, RuleSet, SignalSpec
 from safety.series import samples, words
 from safety.tape import Tape, new_inputs, new_memory
 from safety.trace import Trace, run_online
@@ -74,7 +74,7 @@ def load_tests(rules: RuleSet, path: Path | None = None) -> TestFile:
         given, expect = section.section("given"), section.section("expect")
         section.finish()
         where = f"{path}: {name}"
-        expected = {rule: words(_text(expect, rule)) for rule in expect.data}
+        expected = {rule: words(_text(expect, rule), rules.period) for rule in expect.data}
         for rule in expected:
             if rule not in {r.id for r in rules.rules}:
                 raise SurefootError(f"{where}: unknown rule {rule!r}; {nearest(rule, [r.id for r in rules.rules])}")
@@ -106,29 +106,26 @@ def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], 
     Args:
         rules: The rule set, whose units the values are in.
         nominal: One value per signal, for those that a test does not mention.
-        given: Series per signal, element (`q[hip_4]`), `mode` or `rearm`.
+        given: Series per signal, element (`q[hip_4]`), group (`q[hip]`), `mode` or `rearm`; of two the later one counts.
         least: Ticks at least.
         where: For messages.
     """
-    series = {name: samples(text) for name, text in given.items() if name not in ("mode", "rearm")}
-    modes = words(given.get("mode", "walk"))
-    rearm = words(given.get("rearm", "no"))
+    series = {name: samples(text, rules.period) for name, text in given.items() if name not in ("mode", "rearm")}
+    modes = words(given.get("mode", "walk"), rules.period)
+    rearm = words(given.get("rearm", "no"), rules.period)
     n = max([least, len(modes), len(rearm), *map(len, series.values())])
     layout = rules.layout
     source, ages = np.zeros((n, layout.size)), np.zeros((n, layout.size))
-    for name, values in [*((k, samples(v)) for k, v in nominal.items()), *series.items()]:
+    for name, values in [*((k, samples(v, rules.period)) for k, v in nominal.items()), *series.items()]:
         signal, bracket, element = name.partition("[")
         if signal not in rules.signals:
             raise SurefootError(
                 f"{where}: unknown signal {signal!r}; {nearest(signal, [*rules.signals, 'mode', 'rearm'])}"
             )
         spec = rules.signals[signal]
-        columns = range(spec.width)
+        columns = tuple(range(spec.width))
         if bracket:
-            elements = layout.elements(spec.source.over or "hinges")
-            if element.removesuffix("]") not in elements:
-                raise SurefootError(f"{where}: {signal} has no element {element!r}; {nearest(element, elements)}")
-            columns = range(elements.index(element.removesuffix("]")), elements.index(element.removesuffix("]")) + 1)
+            columns = _elements(layout, spec, element.removesuffix("]"), where)
         at = [spec.source.offset + c for c in columns]
         filled = [*values, *[values[-1]] * (n - len(values))]
         source[:, at] = np.array([s.value for s in filled])[:, None] * spec.unit.scale
@@ -144,6 +141,16 @@ def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], 
     index = [MODES.index(m) for m in [*modes, *[modes[-1]] * (n - len(modes))]]
     rearmed = [w == "yes" for w in [*rearm, *[rearm[-1]] * (n - len(rearm))]]
     return Trace(source, ages, np.array(index), np.array(rearmed))
+
+
+def _elements(layout: Layout, spec: SignalSpec, name: str, where: str) -> tuple[int, ...]:
+    """The elements of a signal that a name stands for: one joint or foot, or a group of joints."""
+    elements, groups = layout.elements(spec.source.over or "hinges"), layout.groups()
+    if name in elements:
+        return (elements.index(name),)
+    if name in groups and spec.source.over == "hinges" and name != "feet":
+        return groups[name]
+    raise SurefootError(f"{where}: {spec.name} has no element {name!r}; {nearest(name, [*elements, *groups])}")
 
 
 def run_test(rules: RuleSet, test: RuleTest) -> list[Failure]:

@@ -1,4 +1,4 @@
-"""The series of rule tests: "0.2 x10, 0.2 .. 0.9 x8, nan x3, missing x2, stale" as values per tick."""
+"""The series of rule tests: "0.2 for 500 ms, 0.2 .. 0.9 x8, (3, -3) x4, nan, missing x2, stale" as values per tick."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from runtime.errors import SurefootError
+from safety.parser import ticks
 
 T = TypeVar("T")
-REPEAT = re.compile(r"(.+?)(?:\s+x(\d+))?")
+ITEM = re.compile(r"\s*(?P<what>\([^()]*\)|[^(),]+?)\s*(?:x(?P<times>\d+)|\bfor\s+(?P<time>[^(),]+?))?\s*(?:,|$)")
 
 
 class Sample(NamedTuple):
@@ -21,41 +22,61 @@ class Sample(NamedTuple):
     """False: missing (NaN) or stale (the value is the last one)."""
 
 
-def parse_series(text: str, read: Callable[[str], T]) -> list[tuple[T, int]]:
-    """Splits "a x3, b" into [(read("a"), 3), (read("b"), 1)].
+def parse_series(text: str, read: Callable[[str, int], list[T]], period: float) -> list[T]:
+    """Reads items "a", "a x3", "a for 100 ms" and "(a, b) x2", one after the other, as values per tick.
+
+    Args:
+        text: The series.
+        read: From an item without its length, and its length in ticks, to that many values.
+        period: Of a tick [s].
 
     Raises:
-        SurefootError: An item is empty or repeated zero times.
+        SurefootError: An item is empty, repeated zero times, or lasts for no whole number of ticks.
     """
-    items = []
-    for item in str(text).split(","):
-        match = REPEAT.fullmatch(item.strip())
-        if match is None or match[2] == "0":
-            raise SurefootError(f"series {text!r}: {item.strip()!r} is no item; write 'value' or 'value x10'")
-        items.append((read(match[1]), int(match[2] or 1)))
-    return items
-
-
-def words(text: str) -> list[str]:
-    """A series of words, repeated as told."""
-    return [word for word, count in parse_series(text, str) for _ in range(count)]
-
-
-def samples(text: str) -> list[Sample]:
-    """A series of numbers, ramps, nan, inf, missing and stale."""
-    result: list[Sample] = []
-    for item, count in parse_series(text, str):
-        if item == "missing":
-            result += [Sample(math.nan, False)] * count
-        elif item == "stale":
-            last = result[-1].value if result else 0.0
-            result += [Sample(last, False)] * count
-        elif " .. " in item:
-            first, last = (_number(part, text) for part in item.split(" .. "))
-            steps = max(count - 1, 1)
-            result += [Sample(first + (last - first) * i / steps) for i in range(count)]
+    text, position, result = str(text), 0, list[T]()
+    while position < len(text) or not result:
+        match = ITEM.match(text, position)
+        if match is None or match["times"] == "0":
+            raise SurefootError(
+                f"series {text!r}: nothing to read at {text[position:].strip()!r}; "
+                "write 'value', 'value x10', 'value for 500 ms' or '(a, b) x10'"
+            )
+        position = match.end()
+        try:
+            length = ticks(match["time"], period) if match["time"] else int(match["times"] or 1)
+        except SurefootError as error:
+            raise SurefootError(f"series {text!r}: {error}") from None
+        if match["what"].startswith("("):
+            group = parse_series(match["what"][1:-1], read, period)
+            total = length if match["time"] else length * len(group)
+            result += [group[i % len(group)] for i in range(total)]
         else:
-            result += [Sample(_number(item, text))] * count
+            result += read(match["what"].strip(), length)
+    return result
+
+
+def words(text: str, period: float) -> list[str]:
+    """A series of words; `period` of a tick [s]."""
+    return parse_series(text, lambda word, length: [word] * length, period)
+
+
+def samples(text: str, period: float) -> list[Sample]:
+    """A series of numbers, ramps, nan, inf, missing and stale; `period` of a tick [s]."""
+
+    def read(item: str, length: int) -> list[Sample | None]:
+        if item == "missing":
+            return [Sample(math.nan, False)] * length
+        if item == "stale":
+            return [None] * length
+        if " .. " in item:
+            first, last = (_number(part, text) for part in item.split(" .. "))
+            steps = max(length - 1, 1)
+            return [Sample(first + (last - first) * i / steps) for i in range(length)]
+        return [Sample(_number(item, text))] * length
+
+    result: list[Sample] = []
+    for sample in parse_series(text, read, period):
+        result.append(sample or Sample(result[-1].value if result else 0.0, False))
     return result
 
 

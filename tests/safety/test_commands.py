@@ -67,18 +67,25 @@ def test_replay_refuses_a_run_of_another_robot(tmp_path: Path) -> None:
     assert isinstance(result.exception, SurefootError) and "another robot" in str(result.exception)
 
 
-@pytest.mark.parametrize("series", ["0.1 x0", "fast", "1 .. x3", ""])
+@pytest.mark.parametrize("series", ["0.1 x0", "fast", "1 .. x3", "", "1 for 70 ms", "1 for ever", "(1, 2", "1,, 2"])
 def test_a_wrong_series_is_refused(series: str) -> None:
     from safety.series import samples
 
     with pytest.raises(SurefootError, match="series"):
-        samples(series)
+        samples(series, 0.05)
+
+
+def test_a_group_is_repeated_as_often_or_as_long_as_told() -> None:
+    from safety.series import words
+
+    assert words("(a, b x2) x2, c", 0.05) == ["a", "b", "b", "a", "b", "b", "c"]
+    assert words("(a, b) for 150 ms", 0.05) == ["a", "b", "a"]
 
 
 def test_a_series_is_read_tick_by_tick() -> None:
     from safety.series import samples
 
-    values = samples("0.2 x2, 0 .. 1 x3, nan, missing, 3, stale")
+    values = samples("0.2 for 100 ms, 0 .. 1 x3, nan, missing, 3, stale", 0.05)
     assert [v.arrived for v in values] == [True] * 6 + [False, True, False]
     assert np.array([v.value for v in values]) == pytest.approx(
         [0.2, 0.2, 0, 0.5, 1, np.nan, np.nan, 3, 3], nan_ok=True
