@@ -20,6 +20,7 @@ from runtime.units import parse_quantity
 
 PLANNERS = {
     "residual": "Gaussian residual sequences around the best plan so far, warm-started (planners/residual.py)",
+    "corners": "saturated actions, one step of a warm-started plan at a time (planners/corners.py)",
     "tree": "structured first actions, the best expanded by a second, closed-loop tails (planners/tree.py)",
 }
 
@@ -173,10 +174,11 @@ def make_planner(
 
 
 def _kinds() -> dict[str, Any]:
+    from planners.corners import CornersPlanner
     from planners.residual import ResidualPlanner
     from planners.tree import TreePlanner
 
-    return {"residual": ResidualPlanner, "tree": TreePlanner}
+    return {"corners": CornersPlanner, "residual": ResidualPlanner, "tree": TreePlanner}
 
 
 def _own_budget(name: str, doc: config.Section) -> Budget:

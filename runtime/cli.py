@@ -29,7 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 @app.command()
 def run(
     stack: Annotated[str, typer.Argument(help="A stack by name (see `surefoot list`) or the path of its YAML file.")],
-    planner: Annotated[str | None, typer.Option(help="none, residual or tree; default: the stack's own.")] = None,
+    planner: Annotated[str | None, typer.Option(help="none, residual, corners or tree; default: the stack's own.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Per tick: candidates (96), or in real time a time (45ms).")
     ] = None,

@@ -160,7 +160,7 @@ def test_one_thread_and_two_give_the_same_rows_twice(name: str, sets: tuple[str,
         (
             ANT,
             "treee",
-            "ant-reference: planner: unknown planner 'treee'; did you mean 'tree'? valid: none, residual, tree",
+            "ant-reference: planner: unknown planner 'treee'; did you mean 'tree'? valid: corners, none, residual, tree",
         ),
     ],
 )
