@@ -12,8 +12,9 @@ from typing import Any
 
 from agent_bridge import gate_stage
 from agent_bridge.attempts import Attempt, require_store, settle
+from agent_bridge.failures import keep
 from agent_bridge.gate_exact import same_actions
-from agent_bridge.gate_golden import golden
+from agent_bridge.gate_golden import golden, rebaseline
 from agent_bridge.gate_latency import latency
 from agent_bridge.gate_mismatch import mismatch
 from agent_bridge.gate_safety import safety
@@ -23,6 +24,7 @@ from agent_bridge.gate_stage import KINDS, StageResult, Subject
 from agent_bridge.gate_static import static
 from agent_bridge.gate_workers import Evaluator
 from agent_bridge.gatefile import STAGES, Gate, load_gate
+from agent_bridge.goldens import Golden
 from agent_bridge.trial import Trial
 from controllers.stack import Stack, load_stack
 from runtime.errors import SurefootError, nearest
@@ -97,6 +99,7 @@ def run_gate(
     required: Level = Level.FULL,
     tokens: Any = "unavailable",
     cost: Any = "unavailable",
+    keep_failure: bool = True,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> GateResult:
@@ -116,6 +119,7 @@ def run_gate(
         required: Sandbox level below which the candidate is not run.
         tokens: What writing it took; for the ledger.
         cost: The same [US dollars].
+        keep_failure: Keep the worst episode of a rejected version, to be replayed.
         on_progress: Called before and after each stage.
         cancelled: Asked between batches; true ends the gate with a row that says so.
 
@@ -155,7 +159,11 @@ def run_gate(
             attempt.finish(_row(about, subject, results, error=f"{type(error).__name__}: {error}"))
         raise
     finally:
+        subject.guests.close()
         evaluator.close()
+    if verdict == REJECT and keep_failure and evaluator.worst is not None:
+        spec = subject.spec(candidate=True)
+        subject.notes["failure"] = keep(store, spec, evaluator.worst[1], slot, f"{stage}: {reasons[0]}")
     row = attempt.finish(_row(about, subject, results, verdict=verdict, stage=stage, reasons=reasons))
     hashes = {name: v.hash for name, v in parents.items()}
     write_verdict(
@@ -167,6 +175,21 @@ def run_gate(
         verdict, stage, reasons, results, evaluator.env_steps, evaluator.planner_steps, time.monotonic() - begun,
         row.index, candidate.hash, hashes, settings.hash,
     )  # fmt: skip
+
+
+def golden_of(stack: str, store: Path, reason: str) -> Golden:
+    """Records a stack's golden anew, with a row in the ledger that says why."""
+    loaded = load_stack(stack)
+    settings = load_gate(loaded.robot.name)
+    require_store(store)
+    bases = stack_versions(loaded)
+    slot = loaded.layers[-1].slot
+    evaluator = Evaluator(settings.backend, settings.jobs)
+    subject = Subject(settings, loaded, slot, bases[slot], bases, "refactor", store, evaluator, int(Level.NONE))
+    try:
+        return rebaseline(subject, reason)
+    finally:
+        subject.guests.close()
 
 
 def _check(
@@ -194,6 +217,7 @@ def _stages(
         attempt.update(_row(about, subject, results, error=f"in stage {name}"))
         on_progress(Progress(name, number, len(names), None))
         begun = time.monotonic()
+        subject.evaluator.worst = None
         run = same_actions if name == "score" and subject.exact else RUN[name]
         result = run(subject)
         result.seconds = time.monotonic() - begun
@@ -226,6 +250,7 @@ def _row(about: Trial, subject: Subject, results: list[StageResult], error: str 
         gates=tuple(_plain(result.json()) for result in results), latency=subject.notes.get("latency", {}),
         safety=_plain(by_name["safety"].figures) if "safety" in by_name else {},
         complexity=asdict(subject.complexity),
+        artefacts=tuple(str(subject.notes[name]) for name in ("failure",) if name in subject.notes),
         failure=f"{found['stage']}: {'; '.join(found['reasons'])}" if rejected else "",
     )  # fmt: skip
 

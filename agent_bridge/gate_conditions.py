@@ -13,6 +13,7 @@ from runtime import config
 from runtime.plants.base import Outcome
 from runtime.plants.native import NativePlant
 from runtime.records import Robot
+from runtime.signals import sense
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class Condition:
     """Factor on every friction coefficient."""
     slope: float = 0.0
     """The ground rises in the direction of x by this angle [rad]."""
-    delay: int = 0
-    """Age of what the guest reads [ticks]."""
+    delay: float = 0.0
+    """Age of what the guest reads [ticks]; between two ticks, what lies between their readings."""
     delay_from: int = 0
     """Tick from which on it is that old."""
     noise: float = 0.0
     """Standard deviation of each joint's reading [rad], and of its speed in rad per half period."""
     dropout: int = 0
-    """Joint readings are missing for two ticks in each so many."""
+    """Joint readings are missing at the end of each so many ticks."""
     push: float = 0.0
     """Change of the body's velocity [m/s] (planar: backwards; free: sideways), at moments that the seed chooses."""
     push_every: int = 60
@@ -41,6 +42,8 @@ class Condition:
 
 
 NOMINAL = Condition()
+MISSING = 2
+"""How long readings are missing [ticks]."""
 
 
 def read_condition(name: str, doc: config.Section) -> Condition:
@@ -48,7 +51,7 @@ def read_condition(name: str, doc: config.Section) -> Condition:
     factor, ticks = config.number(0.05, 20.0), config.integer(0, 100_000)
     condition = Condition(
         name, doc.take("mass", factor, 1.0), doc.take("friction", factor, 1.0),
-        doc.take("slope", config.number(-0.8, 0.8, "rad"), 0.0), doc.take("delay", config.integer(0, 50), 0),
+        doc.take("slope", config.number(-0.8, 0.8, "rad"), 0.0), doc.take("delay", config.number(0.0, 50.0), 0.0),
         doc.take("delay_from", ticks, 0), doc.take("noise", config.number(0.0, 1.0, "rad"), 0.0),
         doc.take("dropout", ticks, 0), doc.take("push", config.number(-20.0, 20.0, "m/s"), 0.0),
         doc.take("push_every", config.integer(3, 100_000), 60),
@@ -67,8 +70,9 @@ class DisturbedPlant(NativePlant):
         """Change the model; see `NativePlant` for the rest."""
         super().__init__(robot, timestep, frame_skip)
         self.condition = condition
-        self._read = np.zeros(1, robot.signals)
-        self._past: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._past: list[tuple[np.ndarray, ...]] = []
+        self._read: tuple[np.ndarray, ...] = ()
+        self._noise = np.zeros((2, *robot.shape))
         self._ticks = 0
         self._chance = np.random.default_rng(0)
         self.model.body_mass *= condition.mass
@@ -81,7 +85,8 @@ class DisturbedPlant(NativePlant):
     def reset(self, seed: int) -> None:
         """Begin the episode of this seed."""
         super().reset(seed)
-        self._past, self._ticks = [], 0
+        self._past.clear()
+        self._ticks = 0
         self._chance = np.random.default_rng([seed, 0x5EED])
         self._sense()
 
@@ -98,29 +103,30 @@ class DisturbedPlant(NativePlant):
 
     def state(self) -> tuple[np.ndarray, np.ndarray]:
         """The state as it is read."""
-        qpos, qvel, _ = self._current()
-        return qpos.copy(), qvel.copy()
+        return self._read[0].copy(), self._read[1].copy()
 
     def signals(self, out: Any) -> None:
         """The signals as they are read."""
-        read = self._current()[2][0]
-        for name in ("joint", "torso", "foot"):
-            out[name] = read[name]
-
-    def _current(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        old = self.condition.delay if self._ticks >= self.condition.delay_from else 0
-        return self._past[max(0, len(self._past) - 1 - old)]
+        sense(self.robot.layout[()], *self._read, out)
+        c, joint = self.condition, out["joint"]
+        if c.noise:
+            joint["position"] += self._noise[0]
+            joint["velocity"] += self._noise[1]
+        if c.dropout and self._ticks % c.dropout >= c.dropout - MISSING:
+            joint["position"], joint["velocity"] = np.nan, np.nan
 
     def _sense(self) -> None:
-        """Take a reading; the last few are kept, for delays."""
-        c, signals = self.condition, np.zeros(1, self.robot.signals)
-        super().signals(signals[0])
-        qpos, qvel = super().state()
+        """Take a reading of positions, velocities and sensors; as many are kept as the delay asks for."""
+        c, data = self.condition, self.data
+        self._past.append((data.qpos.copy(), data.qvel.copy(), data.sensordata.copy()))
+        age = c.delay if self._ticks >= c.delay_from else 0.0
+        newer, older = (self._past[max(0, len(self._past) - 1 - ticks)] for ticks in (int(age), int(age) + 1))
+        part = age - int(age)
+        self._read = newer if not part else tuple((1 - part) * a + part * b for a, b in zip(newer, older, strict=True))
+        if part and self.robot.layout["free"]:
+            self._read[0][3:7] /= np.linalg.norm(self._read[0][3:7])
+        del self._past[: -int(c.delay) - 2]
         if c.noise:
-            joint = signals["joint"][0]
-            joint["position"] += c.noise * self._chance.standard_normal(joint["position"].shape)
-            speed = c.noise / (0.5 * self.period)
-            joint["velocity"] += speed * self._chance.standard_normal(joint["velocity"].shape)
-        if c.dropout and self._ticks % c.dropout in (c.dropout - 2, c.dropout - 1):
-            signals["joint"]["position"], signals["joint"]["velocity"] = np.nan, np.nan
-        self._past = [*self._past[-c.delay :], (qpos, qvel, signals)] if c.delay else [(qpos, qvel, signals)]
+            shape = self.robot.shape
+            self._noise = c.noise * self._chance.standard_normal((2, *shape))
+            self._noise[1] /= 0.5 * self.period

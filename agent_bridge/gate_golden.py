@@ -22,8 +22,8 @@ def golden(subject: Subject) -> StageResult:
     wanted = parents_golden(subject)
     result.figures = {"golden": wanted.hash[:12], "ticks": int(sum(map(len, wanted.traces)))}
     try:
-        with subject.spec(candidate=True).open() as guest:
-            answers, planned = ask_again(OwnSeed(guest), wanted)
+        (guest,) = subject.guests.get(subject.spec(candidate=True))
+        answers, planned = ask_again(OwnSeed(guest), wanted)
     except GuestFailed as error:
         return result.reject(f"asked what its parent was asked, it {error}")
     subject.evaluator.planner_steps += planned
@@ -65,8 +65,8 @@ def rebaseline(subject: Subject, reason: str) -> Golden:
     stack, gate = subject.stack, subject.gate
     plant = DisturbedPlant(stack.robot, stack.timestep, stack.frame_skip, NOMINAL)
     seeds = [gate.seed("dev", i) for i in range(gate.golden.episodes)]
-    with subject.spec(candidate=False).open() as guest:
-        made, guest_steps = record(OwnSeed(guest), plant, seeds, gate.golden.ticks)
+    (guest,) = subject.guests.get(subject.spec(candidate=False))
+    made, guest_steps = record(OwnSeed(guest), plant, seeds, gate.golden.ticks)
     steps = int(sum(map(len, made.traces)))
     folder = golden_folder(subject.store, stack.name, subject.bases)
     save(made, folder, subject.bases)

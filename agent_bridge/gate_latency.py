@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from agent_bridge.gate_golden import parents_golden
-from agent_bridge.gate_smoke import open_all
 from agent_bridge.gate_stage import StageResult, Subject
 from agent_bridge.gate_workers import OwnSeed
 from runtime.recruit import GuestFailed
@@ -22,19 +21,13 @@ def latency(subject: Subject) -> StageResult:
     """
     result, settings = StageResult("latency"), subject.gate.latency
     period = subject.stack.period
-    try:
-        guests = open_all([subject.spec(candidate=False), subject.spec(candidate=True)])
-    except GuestFailed as error:
-        return result.reject(f"the worker failed: {error}")
     rows = np.concatenate(parents_golden(subject).traces)
-    rows = rows[np.arange(settings.ticks) % len(rows)]  # [s]
+    rows = rows[np.arange(settings.ticks) % len(rows)]
     try:
+        guests = subject.guests.get(subject.spec(candidate=False), subject.spec(candidate=True))
         times, planned = time_both([OwnSeed(g) for g in guests], rows, settings.repeats)
     except GuestFailed as error:
         return result.reject(f"the worker failed: {error}")
-    finally:
-        for guest in guests:
-            guest.close()
     subject.evaluator.planner_steps += planned
     best = times.min(axis=1)
     theirs, mine = (_figures(t, settings.deadline * period) for t in best)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from agent_bridge.gate_golden import parents_golden
 from agent_bridge.gate_stage import StageResult, Subject
-from agent_bridge.gate_workers import GuestSpec
 from runtime.records import flatten, lookup
 from runtime.recruit import GuestFailed
 from runtime.remote import RemoteGuest
@@ -37,31 +35,11 @@ def smoke(subject: Subject) -> StageResult:
     checked = subject.spec(candidate=True, planner="none", boundscheck=True)
     parent = subject.spec(candidate=False, planner="none")
     try:
-        guests = open_all([parent, plain, plain, checked])
+        _judge(subject, result, rows, *subject.guests.get(parent, plain, plain, checked))
     except GuestFailed as error:
         where = f" at its {error.stage}" if error.stage != "run" else ""
-        return result.reject(f"the worker failed{where}: {error}")
-    try:
-        _judge(subject, result, rows, *guests)
-    except GuestFailed as error:
-        result.reject(f"the worker failed: {error}")
-    finally:
-        for guest in guests:
-            guest.close()
+        result.reject(f"the worker failed{where}: {error}")
     return result
-
-
-def open_all(specs: Sequence[GuestSpec]) -> list[RemoteGuest]:
-    """Starts guests side by side; if one fails, the others are ended."""
-    with ThreadPoolExecutor(len(specs)) as pool:
-        futures = [pool.submit(spec.open) for spec in specs]
-    failed = [error for f in futures if (error := f.exception()) is not None]
-    if failed:
-        for f in futures:
-            if f.exception() is None:
-                f.result().close()
-        raise failed[0]
-    return [f.result() for f in futures]
 
 
 def _judge(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent_bridge.gate_workers import Evaluator, GuestSpec
+from agent_bridge.gate_workers import Evaluator, Guests, GuestSpec
 from agent_bridge.gatefile import Gate
 from controllers.stack import Stack
 from runtime.static_check import Complexity
@@ -59,6 +59,7 @@ class Subject:
     evaluator: Evaluator
     required: int
     """Sandbox level below which the candidate is not run."""
+    guests: Guests = field(default_factory=Guests)
     loaded: str = ""
     """Hash that the worker answered with."""
     level: str = "none"
@@ -80,8 +81,10 @@ class Subject:
     def spec(self, *, candidate: bool, **changes: Any) -> GuestSpec:
         """The guest of one side."""
         versions = {**self.bases, self.slot: self.candidate} if candidate else dict(self.bases)
+        smoke = self.gate.smoke
         spec = GuestSpec(
             self.stack.name, self.stack.document, f"{self.stack.name}.yaml", tuple(sorted(versions.items())),
-            required=self.required, start=self.gate.smoke.start, answer=self.gate.smoke.answer,
+            planner=None if "planner" in self.stack.document else "none", required=self.required,
+            start=smoke.start, answer=smoke.answer,
         )  # fmt: skip
         return replace(spec, **changes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -80,6 +81,36 @@ class Episode:
     """Default: the robot's episode."""
     ruled: bool = False
     """Under the robot's own rules even where the stack runs without."""
+
+
+class Guests:
+    """Guests that one gate keeps warm from stage to stage."""
+
+    def __init__(self) -> None:
+        """Hold none yet."""
+        self._kept: dict[tuple[GuestSpec, int], RemoteGuest] = {}
+
+    def get(self, *specs: GuestSpec) -> list[RemoteGuest]:
+        """A guest for each spec, the same ones as before; a spec given twice stands for two processes.
+
+        Raises:
+            GuestFailed: One does not start.
+        """
+        keys = [(spec, specs[:i].count(spec)) for i, spec in enumerate(specs)]
+        missing = [key for key in keys if key not in self._kept]
+        if missing:
+            with ThreadPoolExecutor(len(missing)) as pool:
+                futures = {key: pool.submit(key[0].open) for key in missing}
+            self._kept |= {key: f.result() for key, f in futures.items() if f.exception() is None}
+            for future in futures.values():
+                future.result()
+        return [self._kept[key] for key in keys]
+
+    def close(self) -> None:
+        """End them all."""
+        for guest in self._kept.values():
+            guest.close()
+        self._kept.clear()
 
 
 class OwnSeed:
@@ -182,6 +213,8 @@ class Evaluator:
             _register_ray()
         self.backend, self.jobs, self._check = backend, jobs, check
         self.env_steps, self.planner_steps, self.episodes = 0, 0, 0
+        self.worst: tuple[tuple[Any, ...], Episode] | None = None
+        """How the candidate's worst episode went, and which it was."""
 
     def both(
         self, parent: GuestSpec, candidate: GuestSpec, episodes: Sequence[Episode]
@@ -194,6 +227,10 @@ class Evaluator:
             pairs = parallel(delayed(_pair)(parent, candidate, e) for e in episodes)
         results = [r for pair in pairs for r in pair]
         self.count(results)
+        for episode, p, c in zip(episodes, results[::2], results[1::2], strict=True):
+            key = (c.error is None, not c.fallen, -c.interventions, c.total - p.total)
+            if self.worst is None or key < self.worst[0]:
+                self.worst = key, episode
         return results[::2], results[1::2]
 
     def one(self, spec: GuestSpec, episodes: Sequence[Episode]) -> list[EpisodeResult]:
@@ -225,7 +262,7 @@ def _pair(parent: GuestSpec, candidate: GuestSpec, episode: Episode) -> list[Epi
 
 def _register_ray() -> None:
     try:
-        from ray.util.joblib import register_ray
+        from ray.util.joblib import register_ray  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
         raise SurefootError("backend ray: Ray is not installed; pip install 'surefoot[ray]', or use loky") from None
     register_ray()

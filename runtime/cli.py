@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent_bridge import bridge_commands
+from agent_bridge import commands as record_commands
 from runtime import commands, config, swap_commands
 from runtime.errors import SurefootError
 
@@ -134,6 +135,7 @@ for swapping in (swap_commands.swap, swap_commands.rollback, swap_commands.rearm
                  swap_commands.versions):  # fmt: skip
     app.command()(swapping)
 app.command("set")(swap_commands.set_)
+record_commands.mount(app)
 for bridge_command in bridge_commands.COMMANDS:
     app.command()(bridge_command)
 
