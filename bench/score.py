@@ -18,11 +18,11 @@ import typer
 from bench.disturbed import DISTURBANCES, Disturbance, DisturbedPlant, changed_model
 from controllers.stack import load_stack
 from planners.planner import choose_planner, make_planner
-from runtime import config
 from runtime.episode import EpisodeResult, run_episode
 from runtime.errors import SurefootError, nearest
 from runtime.guest import Guest
 from runtime.run import LATENCIES, Request, Summary, run, warm
+from runtime.seeds import reporting_seeds
 from safety.monitor import Monitor
 from safety.stack_rules import stack_rules
 
@@ -35,16 +35,6 @@ PUBLISHED = {
 }
 TARGETS = {"ant": {"mean": 6146.0, "falls": 0}, "half_cheetah": {"mean": 12041.0, "min": 11500.0, "upright": 0.99}}
 """What a stack in real time with one tick of latency must show (issue 8)."""
-
-
-def reporting_seeds() -> range:
-    """The seeds that are kept for reporting (`configs/seeds.yaml`)."""
-    doc = config.Section(config.load(config.CONFIGS / "seeds.yaml"), "seeds.yaml")
-    section = doc.section("reporting")
-    first, count = section.take("first", config.integer(0, 10**9)), section.take("count", config.integer(1, 10**6))
-    section.finish()
-    doc.finish()
-    return range(first, first + count)
 
 
 def requests(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent_bridge import bridge_commands
+from agent_bridge import bridge_commands, tune_command
 from agent_bridge import commands as record_commands
 from runtime import commands, config, swap_commands
 from runtime.errors import SurefootError
@@ -30,7 +30,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 @app.command()
 def run(
     stack: Annotated[str, typer.Argument(help="A stack by name (see `surefoot list`) or the path of its YAML file.")],
-    planner: Annotated[str | None, typer.Option(help="none, residual, corners or tree; default: the stack's own.")] = None,
+    planner: Annotated[
+        str | None, typer.Option(help="none, residual, corners or tree; default: the stack's own.")
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Per tick: candidates (96), or in real time a time (45ms).")
     ] = None,
@@ -136,7 +138,7 @@ for swapping in (swap_commands.swap, swap_commands.rollback, swap_commands.rearm
     app.command()(swapping)
 app.command("set")(swap_commands.set_)
 record_commands.mount(app)
-for bridge_command in bridge_commands.COMMANDS:
+for bridge_command in (*bridge_commands.COMMANDS, tune_command.tune):
     app.command()(bridge_command)
 
 

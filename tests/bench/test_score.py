@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from bench.disturbed import DISTURBANCES, Disturbance, DisturbedPlant, changed_model
-from bench.score import disturbed_cases, reporting_seeds, requests, verdicts
+from bench.score import disturbed_cases, requests, verdicts
 from runtime.plants.native import NativePlant
 from runtime.records import Robot, load_robot
+from runtime.seeds import reporting_seeds
 
 CHEETAH, ANT = load_robot("half_cheetah"), load_robot("ant")
 
