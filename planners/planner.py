@@ -206,3 +206,9 @@ def noise(seed: int, tick: int, round_: int, shape: tuple[int, ...]) -> np.ndarr
     """Standard normal noise of one round of a tick; what candidate i draws does not depend on how many follow it."""
     generator = np.random.Philox(key=seed % 2**128, counter=[0, 0, round_, tick])
     return np.random.Generator(generator).standard_normal(shape)
+
+
+def uniform(seed: int, tick: int, round_: int, count: int) -> np.ndarray:
+    """Uniform noise in [0, 1) of one round of a tick (count,), independent of `noise`."""
+    generator = np.random.Philox(key=seed % 2**128, counter=[0, 1, round_, tick])
+    return np.random.Generator(generator).random(count)

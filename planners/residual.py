@@ -3,6 +3,8 @@
 The base stack runs closed loop in every rollout; a candidate adds a sequence of residuals to it. Each round draws
 around the best plan of the rounds before. Source: J. Weng, "Learning Beyond Gradients", 2026 (Ant), where a round has
 one candidate; rounds of a fixed size keep several threads busy and the result independent of their number.
+Candidates may differ in scale, log-uniform from `finest` to 1: coarse ones find a way, fine ones polish it, and the
+same round holds both.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import numpy as np
 
 from controllers.stack import Stack
 from planners.costs import Objective
-from planners.planner import Budget, Decision, noise
+from planners.planner import Budget, Decision, noise, uniform
 from planners.rollout import SPACES, Rollouts
 from runtime import config
 from runtime.errors import SurefootError, nearest
@@ -37,6 +39,7 @@ class ResidualPlanner:
         self.clip = doc.take("clip", config.number(0.0, 10.0), 0.25)
         self.smoothing = doc.take("smoothing", config.number(0.0, 1.0), 0.4)
         self.decay = doc.take("decay", config.number(0.0, 1.0), 0.5)
+        self.finest = doc.take("finest", config.number(1e-6, 1.0), 1.0)
         doc.finish()
         self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=self.round, horizon=self.horizon,
                                  threads=threads, hold=self.every)  # fmt: skip
@@ -58,6 +61,8 @@ class ResidualPlanner:
         while count := spending.allowed(self.round):
             steps = self.sigma * noise(self.seed, tick, round_, shape)
             steps[:, 1:] = (1.0 - self.smoothing) * steps[:, 1:] + self.smoothing * steps[:, :-1]
+            if self.finest < 1.0:
+                steps *= self.finest ** uniform(self.seed, tick, round_, self.round)[:, None, None]
             if round_ == 0:
                 steps[0] = 0.0  # candidate 0 is the warm-started plan itself
             candidates = np.clip(best + steps[:count], -self.clip, self.clip)

@@ -160,7 +160,8 @@ def test_one_thread_and_two_give_the_same_rows_twice(name: str, sets: tuple[str,
         (
             ANT,
             "treee",
-            "ant-reference: planner: unknown planner 'treee'; did you mean 'tree'? valid: corners, none, residual, tree",
+            "ant-reference: planner: unknown planner 'treee'; did you mean 'tree'? "
+            "valid: corners, none, residual, tree",
         ),
     ],
 )
@@ -241,3 +242,24 @@ def test_a_budget_reads_and_prints(value: object, budget: Budget, words: str) ->
 def test_what_is_no_budget_is_refused(value: object) -> None:
     with pytest.raises(SurefootError, match="--budget"):
         parse_budget(value, "--budget")
+
+
+def test_the_scales_of_a_round_span_a_range_and_leave_the_noise_alone() -> None:
+    """Each candidate is the same draw as without scales, shrunk to between `finest` and 1."""
+    plain, scaled = (planner_of(ANT, "planner.horizon=4", "planner.clip=10", *sets)
+                     for sets in ((), ("planner.finest=0.1",)))  # fmt: skip
+    drawn = []
+    for planner in (plain, scaled):
+        kept: list[np.ndarray] = []
+
+        def run(start: np.ndarray, plan: np.ndarray, kept: list[np.ndarray] = kept) -> np.ndarray:
+            kept.append(plan.copy())
+            return np.zeros(len(plan))
+
+        planner.rollouts.run = run  # type: ignore[method-assign, assignment]
+        planner.decide(snapshots(ANT)[8:9], Budget(candidates=8))
+        drawn.append(kept[0][1:])
+        planner.close()
+    factors = drawn[1] / drawn[0]
+    np.testing.assert_allclose(factors, np.broadcast_to(factors[:, :1, :1], factors.shape), rtol=1e-9)
+    assert 0.1 <= factors.min() < 0.5 < factors.max() <= 1.0
