@@ -1,4 +1,4 @@
-"""The memory: lessons are rows of the ledger; `memory.md` is written from them and can always be written again.
+"""Lessons: rows of the ledger, from which `memory.md` is made and can always be made again.
 
 Lessons are folded, never deleted: a row that supersedes others takes their place in what is read first, and theirs
 stay in the ledger.
@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_bridge.ledger import Ledger
+from agent_bridge.records import memory_md, write_derived
 from agent_bridge.trial import Row, Trial
 from runtime.errors import SurefootError
-from runtime.journal import replace
 
 if TYPE_CHECKING:
     from controllers.stack import Stack
 
-LEDGER, MEMORY = "trials.jsonl", "memory.md"
+LEDGER = "trials.jsonl"
 
 
 def text(store: Path) -> str:
-    """The lessons in force, newest last."""
-    return render(Ledger(store / LEDGER).rows())
+    """The memory as a person reads it: lessons in force, directions that failed, simplifications that held."""
+    return memory_md(Ledger(store / LEDGER).rows())
 
 
 def render(rows: Sequence[Row]) -> str:
@@ -43,7 +43,7 @@ def _line(row: Row) -> str:
 
 
 def add(store: Path, stack: Stack, agent: str, lesson: str, about: int, supersedes: Sequence[int]) -> dict[str, Any]:
-    """Writes a lesson as a row and `memory.md` anew.
+    """Writes a lesson as a row, and what is derived from the ledger anew.
 
     Args:
         store: The run store.
@@ -71,5 +71,5 @@ def add(store: Path, stack: Stack, agent: str, lesson: str, about: int, supersed
             hypothesis=f"from trial {about}" if about else "", lesson=lesson, supersedes=tuple(supersedes),
         )
     )  # fmt: skip
-    replace(store / MEMORY, f"# Memory\n\n{render([*rows, row])}\n".encode())
+    write_derived(store, plot=False)
     return {"row": row.index, "lessons_in_force": len(in_force([*rows, row]))}

@@ -70,8 +70,12 @@ def reasons(gates: tuple[Mapping[str, Any], ...]) -> str:
     """Why the last stage of a gate said what it said."""
     if not gates:
         return ""
-    last = gates[-1]
-    return clip(f"{last.get('stage', last.get('name', ''))}: {last.get('reasons', last.get('reason', ''))}", 600)
+    return clip(f"{gates[-1]['name']}: {'; '.join(gates[-1]['reasons'])}", 600)
+
+
+def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What an author may know of a stage: not what single episodes on the gate's seeds were like."""
+    return {"name": stage["name"], "verdict": stage["verdict"], "reasons": clip("; ".join(stage["reasons"]), 1000)}
 
 
 def trial(bench: Workbench, number: int) -> dict[str, Any]:
@@ -80,7 +84,7 @@ def trial(bench: Workbench, number: int) -> dict[str, Any]:
 
     row = find_trial(bench.store, number)
     result: dict[str, Any] = brief(row) | {
-        "gates": clip(json.dumps(row.trial.gates), 6000), "latency": dict(row.trial.latency),
+        "gates": [_stage(stage) for stage in row.trial.gates], "latency": dict(row.trial.latency),
         "safety": dict(row.trial.safety), "complexity": dict(row.trial.complexity), "sandbox": row.trial.sandbox,
         "next_hypothesis": fence("next_hypothesis", row.trial.next_hypothesis) if row.trial.next_hypothesis else "",
     }  # fmt: skip
