@@ -114,6 +114,7 @@ def build(
 
     def compile_once() -> None:
         niceness(NICE)
+        assert stack.compiled  # a planner compiles it too, but there may be none
         StackHost(replace(spec, cores=None), stack).guest.close()
 
     run_in_thread(compile_once)
@@ -126,6 +127,7 @@ def build(
     service = Service(host, layout, Mailbox.attach(layout, spec.descriptors, spec.layout))
     service.warm()
     service.rehearse()
+    host.forget()
     return service
 
 

@@ -1,5 +1,6 @@
 """A shadow's answers, read from its mailbox beside the loop and compared with what the active version answered."""
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ class Shadow:
     def __init__(self, box: Mailbox, begun: int) -> None:
         """Looks at a mailbox for answers to ticks from `begun` on."""
         self._box, self._last = box, begun - 1
+        self._rows: deque[Any] = deque(maxlen=SLOTS)  # an answer may come after the tick's row
         self.seen = 0
         self.difference = 0.0
         self.slowest = 0.0
@@ -27,7 +29,8 @@ class Shadow:
     def look(self, rows: NDArray[Any]) -> str | None:
         """Takes in the answers that belong to rows of the tape; returns what is wrong with one, or None."""
         answers = self._box.answers.copy()
-        for row in rows[-SLOTS:]:
+        self._rows.extend(rows[-SLOTS:])
+        for row in self._rows:
             answer = answers[int(row["tick"]) % SLOTS]
             if answer["tick"] != row["tick"] or answer["tick"] <= self._last:
                 continue

@@ -233,7 +233,9 @@ class Swap:
             self._take_back(transaction)
             return
         shadow = {"shadow_difference": self._shadow.difference, "shadow_slowest": self._shadow.slowest}
-        if not self._advance(Stage.PROBATION, transaction, "", request_to_commit=transaction.seconds, **shadow):
+        if not self._advance(
+            Stage.PROBATION, transaction, "", tick=tick, request_to_commit=transaction.seconds, **shadow
+        ):
             self._go_back(transaction, UNWRITTEN)
 
     def _take_back(self, transaction: Transaction) -> None:
@@ -355,8 +357,10 @@ class Swap:
         transaction.phase = Phase.REJECTED
         self._event("swap_rejected", transaction=transaction.id, slots=transaction.hashes, reason=reason)
 
-    def _advance(self, stage: Stage, transaction: Transaction, reason: str, **facts: Any) -> bool:
-        tick = int(self._guard.state["tick"])
+    def _advance(
+        self, stage: Stage, transaction: Transaction, reason: str, tick: int | None = None, **facts: Any
+    ) -> bool:
+        tick = int(self._guard.state["tick"]) if tick is None else tick
         return self._write(lambda: self.lifecycle.advance(stage, transaction.hashes, reason, tick,
                                                           transaction=transaction.id, **facts))  # fmt: skip
 

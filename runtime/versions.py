@@ -100,9 +100,15 @@ def stack_versions(stack: Stack) -> dict[str, Version]:
     found = {}
     for item in stack.layers:
         record = stack.params[item.slot][0]
-        changed = {f.name: record[f.name] for f in item.module.params if _differs(record[f.name], f.default)}
+        changed = {f.name: _shortest(record[f.name]) for f in item.module.params if _differs(record[f.name], f.default)}
         found[item.slot] = make_version(item.module.source, changed, item.slot)
     return found
+
+
+def _shortest(value: Any) -> Any:
+    """A number where an array holds but one: it fills a parameter of any shape, a later version's too."""
+    array = np.asarray(value)
+    return array.flat[0] if array.size and (array == array.flat[0]).all() else value
 
 
 def _differs(value: Any, default: Any) -> bool:

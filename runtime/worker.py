@@ -129,6 +129,10 @@ class StackHost:
         self.key, self.before = key, before
         self.copies = np.zeros((0, 3), np.int64) if copies is None else copies
 
+    def forget(self) -> None:
+        """Begins afresh with the next request: what it answered so far was for practice."""
+        self._seed = -1
+
     def respond(self, request: Any, answer: Any) -> None:
         """See `Host.respond`."""
         if request["base"] < 0 or request["seed"] != self._seed:
