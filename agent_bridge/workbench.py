@@ -258,7 +258,7 @@ class Workbench:
         run = self.run
         if run is None:
             raise SurefootError(f"no robot runs {self.stack_name}; there is nothing to roll back")
-        return {"reason": reason, **request_rollback(run, slot)}
+        return request_rollback(run, slot, f"{self.agent}: {reason}")
 
     @tool(writes=True)
     def propose_rule(
