@@ -85,9 +85,10 @@ IDEAS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "half_cheetah": {
         "as shipped": (),
-        "first step first": ("planner.search=[0, 1, 2]",),
+        "first step first": ("planner.search=[0, 1, 2, 3]",),
         "one step": ("planner.search=[0]",),
         "two steps": ("planner.search=[1, 0]",),
+        "three steps": ("planner.search=[2, 1, 0]",),
         "horizon 7": ("planner.horizon=7",),
         "horizon 14": ("planner.horizon=14",),
         "no tilt term": ("cost.tilt.weight=0",),
