@@ -94,7 +94,22 @@ def approve(
     typer.echo(json_module.dumps(outcome, indent=2) if json else f"trial {trial}: {outcome['say']}")
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (mcp, improve, approve)
+def export(
+    runs: Annotated[list[str], typer.Argument(help="Runs by name or folder, all of one robot.")],
+    format: Annotated[str, typer.Option(help="minari.")] = "minari",
+    name: Annotated[str | None, typer.Option(help="Of the dataset; default: surefoot/ROBOT.")] = None,
+    out: Annotated[Path, typer.Option(help="Where datasets are kept (MINARI_DATASETS_PATH).")] = Path("runs/datasets"),
+    store: Store = Path("runs"), json: Json = False,
+) -> None:  # fmt: skip
+    """Write runs as a dataset: requested and applied actions, interventions, version hashes; split by seed."""
+    from agent_bridge.export import export as write
+    from runtime.control import find_run
+
+    report = write([find_run(run, store) for run in runs], name, out, format)
+    typer.echo(json_module.dumps(report, indent=2) if json else _table(report))
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (mcp, improve, approve, export)
 
 
 def _stack(robot: str | None, stack: str | None) -> str:
