@@ -67,6 +67,8 @@ class Crew:
         self._module, self._limits = module, limits
         self.kept: dict[int, Mapping[str, Version]] = {seat: versions for seat in range(size)}
         """Seat -> versions of its worker, for the seats that are filled again."""
+        self.takes_over: dict[int, Mapping[str, Any]] = {}
+        """Seat -> whose state its worker can take over, for those that are kept; a candidate's is said when it comes."""
         self.members: list[Member | None] = [None] * MAX_SEATS
         self._delay, self._next = [0.0] * MAX_SEATS, [0.0] * MAX_SEATS
         self._retired: list[tuple[int, Mailbox]] = []  # (tick, mailbox) that the guard may still look at
@@ -130,7 +132,7 @@ class Crew:
             versions: What it loads.
             before: Layout of the state that it takes over, as another worker reported it.
         """
-        limits = self._limits
+        limits, before = self._limits, before or self.takes_over.get(seat)
         if all(map(shipped, versions.values())):
             limits = replace(limits, required=Level.PROCESS)
         member = Member(Recruit(self._spec, versions, limits, self._layout, before=before, module=self._module))

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from numba.core.caching import NullCache
 from numba.core.dispatcher import Dispatcher
 
+import planners
 from controllers.generated import fingerprint, keep_in_memory
 from runtime.carry import copies, describe, state_key
 from runtime.compiled import core_folder
@@ -31,9 +33,9 @@ from runtime.sandbox import Limits, lock_down
 from runtime.versions import Version, load_versions
 from runtime.worker import Service, StackHost, WorkerSpec, compile_mail
 
-NEEDED = ("planners.residual", "planners.tree", "planners.costs", "runtime.beside", "runtime.guest", "runtime.serve",
-          "safety.limits", "safety.stack_rules", "safety.compiler", "numpy.random")  # fmt: skip
-"""What is imported while the project's own files can still be read."""
+NEEDED = ("runtime.beside", "runtime.guest", "runtime.serve", "safety.limits", "safety.stack_rules", "safety.compiler",
+          "numpy.random")  # fmt: skip
+"""What is imported, beside all planners, while the project's own files can still be read."""
 NICE = 15
 """Of compiling, which must not take the cores from the planner of the worker that drives the robot."""
 
@@ -72,7 +74,7 @@ def prepare(spec: WorkerSpec) -> Robot:
     import numba
 
     robot = load_robot(str(spec.stack["document"]["robot"]))
-    for name in NEEDED:
+    for name in (*NEEDED, *(f"planners.{module.name}" for module in iter_modules(planners.__path__))):
         module = import_module(name)
         linecache.getlines(str(module.__file__))  # fingerprints take in the sources of the trusted kernels
     fingerprint()

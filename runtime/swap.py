@@ -178,8 +178,10 @@ class Swap:
         self._begun = int(self._guard.state["tick"])
         self._shadow = Shadow(member.recruit.box, self._begun)
         if not transaction.back:
-            facts = {"loaded": member.recruit.loaded, "sandbox": str(member.recruit.level)}
-            self._advance(Stage.SHADOW, transaction, "", **facts, state_lost=gone, state_new=new)
+            self._advance(
+                Stage.SHADOW, transaction, "", loaded=member.recruit.loaded, sandbox=str(member.recruit.level),
+                state_lost=gone, state_new=new,
+            )  # fmt: skip
         transaction.phase = Phase.SHADOW
 
     def _described(self, seat: int) -> Mapping[str, Any]:
@@ -232,10 +234,11 @@ class Swap:
         if transaction.back:
             self._take_back(transaction)
             return
-        shadow = {"shadow_difference": self._shadow.difference, "shadow_slowest": self._shadow.slowest}
-        if not self._advance(
-            Stage.PROBATION, transaction, "", tick=tick, request_to_commit=transaction.seconds, **shadow
-        ):
+        written = self._advance(
+            Stage.PROBATION, transaction, "", tick, request_to_commit=transaction.seconds,
+            shadow_difference=self._shadow.difference, shadow_slowest=self._shadow.slowest,
+        )  # fmt: skip
+        if not written:
             self._go_back(transaction, UNWRITTEN)
 
     def _take_back(self, transaction: Transaction) -> None:
