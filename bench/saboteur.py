@@ -1,7 +1,8 @@
 """A worker that misbehaves once for every SIGUSR1 that it gets; everything else is the real one.
 
-Started by `bench.faults` in the place of `runtime.worker`; its spec's `extra` holds the `fault`, the `period` [s], and
-the path of a `latch`: while that file exists, a worker with the fault `never starts` does not.
+Started by `bench.faults` in the place of `runtime.worker`; its spec's `extra` holds the `period` [s], the path of the
+file in which the `fault` to commit stands when the signal comes, and the path of a `latch`: while that file exists, a
+worker does not start.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,9 +34,10 @@ class Saboteur(StackHost):
     def __init__(self, spec: WorkerSpec) -> None:
         """Loads the real stack."""
         super().__init__(spec)
-        self.fault, self.period = str(spec.extra["fault"]), float(spec.extra["period"])
+        self.period = float(spec.extra["period"])
         self.descriptors = spec.descriptors
-        self.armed = False
+        self.armed = ""
+        """The fault to commit in the next answer; empty for none."""
 
     def native_loop(self, service: Service) -> None:
         """Never: sabotage needs Python around each answer."""
@@ -42,9 +45,9 @@ class Saboteur(StackHost):
 
     def respond(self, request: Any, answer: Any) -> None:
         """See `Host.respond`; fails where the fault strikes before the answer."""
-        if self.armed and self.fault in BEFORE:
-            self.armed = False
-            BEFORE[self.fault](self)
+        if self.armed in BEFORE:
+            fault, self.armed = self.armed, ""
+            BEFORE[fault](self)
         super().respond(request, answer)
 
 
@@ -57,25 +60,25 @@ class SabotagedService(Service):
         assert isinstance(host, Saboteur)
         self.outbox["size"] = self.answer_head
         super().answer_one()
-        if host.armed and host.fault not in BEFORE:
-            host.armed = False
-            _spoil(host, self.outbox[0])
+        if host.armed and host.armed not in BEFORE:
+            fault, host.armed = host.armed, ""
+            _spoil(fault, host.period, self.outbox[0])
 
 
-def _spoil(host: Saboteur, answer: Any) -> None:
+def _spoil(fault: str, period: float, answer: Any) -> None:
     control = answer["commands"]["joint"]["control"]
-    if host.fault == "NaN":
+    if fault == "NaN":
         control[0, 0] = np.nan
-    elif host.fault == "infinity":
+    elif fault == "infinity":
         control[0, 0] = np.inf
-    elif host.fault == "out of range":
+    elif fault == "out of range":
         control[0, 0] = 1.5
-    elif host.fault == "wrong size":
+    elif fault == "wrong size":
         answer["size"] -= 8
-    elif host.fault == "wrong tick":
+    elif fault == "wrong tick":
         answer["tick"] += 7
-    elif host.fault == "late by 1.5 periods":
-        time.sleep(1.5 * host.period)
+    elif fault == "late by 1.5 periods":
+        time.sleep(1.5 * period)
 
 
 def _segfault(host: Saboteur) -> None:
@@ -92,7 +95,7 @@ def _raise(host: Saboteur) -> None:
 
 
 def _exhaust(host: Saboteur) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, resource.getrlimit(resource.RLIMIT_AS)[1]))
     hoard = []
     while True:
         hoard.append(np.empty(1 << 28, np.uint8))
@@ -118,12 +121,12 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
     spec = WorkerSpec(**json.loads(sys.argv[1]))
-    if spec.extra["fault"] == "never starts" and os.path.exists(spec.extra["latch"]):
+    if os.path.exists(spec.extra["latch"]):
         time.sleep(1e6)
-    host = Saboteur(spec)
+    host, fault = Saboteur(spec), Path(spec.extra["fault"])
 
     def arm(*_: object) -> None:
-        host.armed = True
+        host.armed = fault.read_text()
 
     signal.signal(signal.SIGUSR1, arm)
     run_worker(spec, host, SabotagedService).serve()
