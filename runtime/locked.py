@@ -30,6 +30,7 @@ from runtime.mailbox import Mailbox, mail_layout
 from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, lock_memory, niceness, pin, prepare_loop
 from runtime.records import Robot, load_robot
 from runtime.sandbox import Limits, lock_down
+from runtime.serve import load_loop
 from runtime.versions import Version, load_versions
 from runtime.worker import Service, StackHost, WorkerSpec, compile_mail
 
@@ -82,6 +83,7 @@ def prepare(spec: WorkerSpec) -> Robot:
     layout = mail_layout(robot)
     rehearsal = Mailbox.create(layout)
     compile_mail(Service(_Nobody(robot), layout, rehearsal))
+    load_loop(layout, rehearsal)
     rehearsal.close()
     if spec.boundscheck:
         numba.config.BOUNDSCHECK = 1
