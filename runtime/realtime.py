@@ -19,8 +19,11 @@ _PR_SET_TIMERSLACK = 29
 GUARD_PRIORITY = 80
 LAYER_PRIORITY = 70
 
-# One BLAS thread: NumPy's pool would escape a sandbox and take the cores that the planner counts on.
-SINGLE_THREADED = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+# One BLAS thread: NumPy's pool would escape a sandbox and take the cores that the planner counts on. And no window
+# library, which MuJoCo would spend a tenth of a worker's start on.
+SINGLE_THREADED = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} | {
+    "MUJOCO_GL": "disable"
+}
 
 
 def fifo(priority: int) -> list[str]:

@@ -39,7 +39,9 @@ from safety.model import RuleSet
 
 POLL = 0.005  # [s] between two looks at the workers
 FIRST_TICK = 20_000_000  # [ns] from a reset to the first deadline
-RESERVE = 200_000  # [ns] of a period that are kept for the command's way to the plant, if they are no more than half
+RESERVE = 500_000
+"""Of a period, kept for the command's way to the plant if it is no more than half [ns]: a process that ends on the
+guard's core gives its memory back in pieces of up to 0.5 ms that a kernel without preemption does not interrupt."""
 
 
 @dataclass(frozen=True)
