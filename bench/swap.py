@@ -78,18 +78,23 @@ class Run:
         return np.array([o.total for o in self.outcomes if o.steps == EPISODE or o.fallen])
 
 
-def varied(versions: Versions, rng: np.random.Generator) -> dict[str, Version]:
+def varied(stack: Stack, versions: Versions, rng: np.random.Generator) -> dict[str, Version]:
     """The same layers, one random parameter of each changed by `SHARE`."""
-    return {slot: vary(version, rng) for slot, version in versions.items()}
+    return {slot: vary(stack, slot, version, rng) for slot, version in versions.items()}
 
 
-def vary(version: Version, rng: np.random.Generator) -> Version:
-    """A version whose hash, and one of whose parameters, differs."""
-    values = version.values
-    names = sorted(name for name, value in values.items() if np.any(np.asarray(value)))
-    name = names[rng.integers(len(names))]
-    changed = np.asarray(values[name]) * (1.0 + SHARE * rng.choice([-1.0, 1.0]))
-    return make_version(version.source, {**values, name: changed})
+def vary(stack: Stack, slot: str, version: Version, rng: np.random.Generator) -> Version:
+    """A version whose hash, and one of whose parameters, differs; inside the parameter's range."""
+    (module,) = (layer.module for layer in stack.layers if layer.slot == slot)
+    ranges = {field.name: field.metadata["range"] for field in module.params}
+    while True:
+        values = version.values
+        names = sorted(name for name, value in values.items() if np.any(np.asarray(value)))
+        name = names[rng.integers(len(names))]
+        changed = np.asarray(values[name]) * (1.0 + SHARE * rng.choice([-1.0, 1.0]))
+        low, high = ranges[name]
+        if (changed >= low).all() and (changed <= high).all():
+            return make_version(version.source, {**values, name: changed})
 
 
 def alike(version: Version) -> Version:
@@ -196,7 +201,7 @@ class Bench:
                 supervisor.stop()
                 return
             slots = rng.choice(sorted(swap.versions), size=int(rng.integers(1, 3)), replace=False)
-            changes = {str(slot): vary(swap.versions[str(slot)], rng) for slot in slots}
+            changes = {str(slot): vary(self.stack, str(slot), swap.versions[str(slot)], rng) for slot in slots}
             for version in changes.values():
                 store.submit(version)
             bases = {slot: version.hash for slot, version in swap.versions.items()}
@@ -265,7 +270,7 @@ def measure(swaps: int, *, fifo: bool, seed: int, folder: Path, stacks: tuple[st
     per_robot = max(1, swaps // len(stacks))
     for name in stacks:
         bench = Bench(name, folder, fifo=fifo)
-        other = varied(bench.own, rng)
+        other = varied(bench.stack, bench.own, rng)
         ticks = max(EPISODE, 2 * PAUSE * per_robot)
         plain = [bench.run(max(EPISODE, ticks // 2), v, lambda supervisor: None) for v in (bench.own, other)]
         swapped = bench.commits(per_robot, 1_000_000, bench.own, other)

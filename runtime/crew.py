@@ -68,7 +68,7 @@ class Crew:
         self.kept: dict[int, Mapping[str, Version]] = {seat: versions for seat in range(size)}
         """Seat -> versions of its worker, for the seats that are filled again."""
         self.takes_over: dict[int, Mapping[str, Any]] = {}
-        """Seat -> whose state its worker can take over, for those that are kept; a candidate's is said when it comes."""
+        """Seat -> whose state its worker can take over, for those that are kept; a candidate is told when it comes."""
         self.members: list[Member | None] = [None] * MAX_SEATS
         self._delay, self._next = [0.0] * MAX_SEATS, [0.0] * MAX_SEATS
         self._retired: list[tuple[int, Mailbox]] = []  # (tick, mailbox) that the guard may still look at
