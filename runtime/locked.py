@@ -37,8 +37,8 @@ from runtime.worker import Service, StackHost, WorkerSpec, compile_mail
 NEEDED = ("runtime.beside", "runtime.guest", "runtime.serve", "safety.limits", "safety.stack_rules", "safety.compiler",
           "numpy.random")  # fmt: skip
 """What is imported, beside all planners, while the project's own files can still be read."""
-NICE = 15
-"""Of compiling, which must not take the cores from the planner of the worker that drives the robot."""
+NICE = 10
+"""Of a candidate's compiling, which must not take the cores from the planner of the worker that drives the robot."""
 
 
 class Reporter:
@@ -117,7 +117,8 @@ def build(
     reporter.say(stage="compile")
 
     def compile_once() -> None:
-        niceness(NICE)
+        if before is not None:
+            niceness(NICE)
         assert stack.compiled  # a planner compiles it too, but there may be none
         StackHost(replace(spec, cores=None), stack).guest.close()
 

@@ -54,7 +54,8 @@ def locked() -> dict[str, GuestFailed]:
     spec = WorkerSpec(stack={"name": STACK.name, "document": STACK.document, "path": "x.yaml"}, planner="none",
                       fifo=False, lockstep=True)  # fmt: skip
     own, layout = stack_versions(STACK), mail_layout(STACK.robot)
-    recruits, failed = {}, {}
+    recruits: dict[str, Recruit] = {}
+    failed: dict[str, GuestFailed] = {}
     for path in those(ends=["load", "compile"])["argvalues"]:
         version = descend(path.read_text(), own["joint"])
         recruits[path.stem] = Recruit(spec, own | {"joint": version}, Limits(), layout)
