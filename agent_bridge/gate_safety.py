@@ -5,13 +5,17 @@ Faults are injected into the plant and its readings, under the robot's own rules
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from agent_bridge.failures import find, spec_of
 from agent_bridge.gate_stage import StageResult, Subject
 from agent_bridge.gate_workers import Episode
 from runtime.episode import EpisodeResult
+from runtime.errors import SurefootError
 
 FLIPS = 4000
 
@@ -24,6 +28,7 @@ def safety(subject: Subject) -> StageResult:
         Episode(subject.gate.seed("gate", i), fault, settings.ticks, ruled=True)
         for fault in settings.faults for i in range(settings.episodes)
     ]  # fmt: skip
+    episodes += regressions(subject)
     specs = subject.spec(candidate=False), subject.spec(candidate=True)
     parent, candidate = subject.evaluator.both(*specs, episodes)
     names = [e.condition.name for e in episodes]
@@ -37,8 +42,26 @@ def safety(subject: Subject) -> StageResult:
     for name, mine, theirs in zip(names, candidate, parent, strict=True):
         if mine.error is not None and theirs.error is None:
             return result.reject(f"a hard violation under {name}: {mine.error}; its parent finished that episode")
+    for episode, mine, theirs in zip(episodes, candidate, parent, strict=True):
+        if episode.condition.name.startswith("the failure") and mine.fallen and not theirs.fallen:
+            return result.reject(f"{episode.condition.name} comes back: it falls there again, its parent does not")
     _compare(result, names, parent, candidate, settings.alpha, settings.margin, settings.ticks)
     return result
+
+
+def regressions(subject: Subject) -> list[Episode]:
+    """Episodes of failures of this stack that were made into tests (`tests/*.json` in the store)."""
+    found = []
+    for path in sorted((subject.store / "tests").glob("*.json")):
+        try:
+            bundle = find(subject.store, str(json.loads(path.read_bytes())["failure"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SurefootError(f"{path}: no test can be read from it ({error}); remove it, or write it anew") from None
+        if bundle.document["stack"] == subject.stack.name:
+            episode = spec_of(bundle, subject.store)[1]
+            name = f"the failure {bundle.folder.name}"
+            found.append(replace(episode, condition=replace(episode.condition, name=name), ruled=True))
+    return found
 
 
 def _summary(results: Sequence[EpisodeResult]) -> dict[str, int]:

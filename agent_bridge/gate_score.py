@@ -80,7 +80,9 @@ def pairs_of(
     """Evaluates pairs [start, stop) of a split under a condition; the candidate's results are added to `keep`."""
 
     def evaluate(start: int, stop: int) -> tuple[Sequence[float], Sequence[float]]:
-        episodes = [Episode(subject.gate.seed(split, i), condition) for i in range(start, stop)]
+        episodes = [
+            Episode(subject.gate.seed(split, i), condition, subject.gate.score.ticks) for i in range(start, stop)
+        ]
         parent, candidate = subject.evaluator.both(
             subject.spec(candidate=False), subject.spec(candidate=True), episodes
         )

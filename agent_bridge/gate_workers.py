@@ -18,14 +18,17 @@ from typing import Any
 from joblib import Parallel, delayed
 
 from agent_bridge.gate_conditions import NOMINAL, Condition, DisturbedPlant
+from controllers.layer import LEVELS, available, find_layer
 from controllers.stack import Stack, build_stack
+from planners.planner import make_planner, parse_budget
 from runtime.episode import EpisodeResult, run_episode
 from runtime.errors import SurefootError
+from runtime.guest import Guest
 from runtime.plants import Plant
 from runtime.recruit import GuestFailed
 from runtime.remote import RemoteGuest
 from runtime.sandbox import Level, Limits
-from runtime.versions import Version
+from runtime.versions import Version, load_versions
 from safety.monitor import Monitor
 from safety.rulefile import load_rules
 from safety.stack_rules import UNRULED, stack_rules
@@ -57,6 +60,20 @@ class GuestSpec:
         """The trusted stack that the guest's versions are put into."""
         return build_stack(self.stack, dict(self.document), Path(self.path))
 
+    @property
+    def shipped(self) -> bool:
+        """Whether every source ships with the project, so that only numbers are anybody's own."""
+        return all(version.source in _shipped_sources() for _, version in self.versions)
+
+    def open_for_episodes(self) -> RemoteGuest | Guest:
+        """What plays episodes: code that ships with the project in this process, all other in a worker."""
+        if not self.shipped:
+            return self.open()
+        versions = dict(self.versions)
+        stack = load_versions(self.stack, dict(self.document), Path(self.path), versions)
+        budget = None if self.budget is None else parse_budget(self.budget, "budget")
+        return Guest(stack, *(make_planner(stack, self.planner, budget, 1) or (None, None)))
+
     def open(self) -> RemoteGuest:
         """Starts the guest's worker.
 
@@ -69,6 +86,11 @@ class GuestSpec:
             limits=Limits(required=Level(self.required)), start_deadline=self.start, answer_deadline=self.answer,
             boundscheck=self.boundscheck,
         )  # fmt: skip
+
+
+@cache
+def _shipped_sources() -> frozenset[str]:
+    return frozenset(find_layer(level, name, Path()).read_text() for level in LEVELS for name in available(level))
 
 
 @dataclass(frozen=True)
@@ -144,7 +166,7 @@ def play_all(spec: GuestSpec, episodes: Sequence[Episode]) -> list[EpisodeResult
     """Runs episodes with one guest, which stays warm in this process; what `Parallel` calls elsewhere."""
     try:
         guest = _warm(spec)
-    except GuestFailed as error:
+    except SurefootError as error:
         return [EpisodeResult(e.seed, error=f"the guest did not start: {error}") for e in episodes]
     results = []
     for episode in episodes:
@@ -156,14 +178,14 @@ def play_all(spec: GuestSpec, episodes: Sequence[Episode]) -> list[EpisodeResult
     return results
 
 
-_guests: dict[GuestSpec, RemoteGuest] = {}
+_guests: dict[GuestSpec, RemoteGuest | Guest] = {}
 
 
-def _warm(spec: GuestSpec) -> RemoteGuest:
+def _warm(spec: GuestSpec) -> RemoteGuest | Guest:
     if spec not in _guests:
         while len(_guests) >= KEPT:
             forget(next(iter(_guests)))
-        _guests[spec] = spec.open()
+        _guests[spec] = spec.open_for_episodes()
     _guests[spec] = _guests.pop(spec)  # the one used last is forgotten last
     return _guests[spec]
 

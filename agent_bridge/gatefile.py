@@ -96,6 +96,8 @@ class Score:
     suites: tuple[Suite, ...]
     larger: float
     """Growth in syntax nodes, as a fraction, that asks for a gain in return."""
+    ticks: int | None
+    """Length of an episode, here and on mismatched plants; None: the robot's."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,14 @@ def _score(doc: config.Section) -> Score:
         part = older.section(str(name))
         looks = _looks(part)
         suites.append(Suite(read_condition(str(name), part), looks))
-    return Score(design, delta, fall, tuple(suites), doc.take("larger", config.number(0.0, 100.0)))
+    return Score(
+        design,
+        delta,
+        fall,
+        tuple(suites),
+        doc.take("larger", config.number(0.0, 100.0)),
+        doc.take("ticks", config.integer(10, 100_000), None),
+    )
 
 
 def _mismatch(doc: config.Section) -> Mismatch:

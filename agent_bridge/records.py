@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,12 @@ def memory_md(rows: Sequence[Row]) -> str:
     """Directions that failed, each with its lesson; lessons that others fold together are left out."""
     superseded = {index for row in rows for index in row.trial.supersedes}
     lines = ["# Memory", "", "Derived from trials.jsonl. Each entry ends with the number of its trial.", ""]
-    for title, wanted in (
-        ("Lessons", lambda t: t.lesson),
-        ("Directions that failed", lambda t: t.failure and not t.lesson),
-        ("Simplifications that held", lambda t: t.kind == "compression" and t.verdict == "accept"),
-    ):
+    parts: dict[str, Callable[[Trial], bool]] = {
+        "Lessons": lambda t: bool(t.lesson),
+        "Directions that failed": lambda t: bool(t.failure) and not t.lesson,
+        "Simplifications that held": lambda t: t.kind == "compression" and t.verdict == "accept",
+    }
+    for title, wanted in parts.items():
         chosen = [row for row in rows if wanted(row.trial) and row.index not in superseded]
         if chosen:
             lines += [f"## {title}", "", *(_entry(row) for row in chosen), ""]

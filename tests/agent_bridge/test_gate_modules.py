@@ -1,0 +1,101 @@
+"""The battery in tests/gate_modules: each module is stopped by the stage meant for it, with a reason that names why."""
+
+from pathlib import Path
+
+import pytest
+
+from agent_bridge import gate_workers
+from agent_bridge.gate import RUN
+from agent_bridge.gate_exact import same_actions
+from agent_bridge.gate_stage import Subject
+from agent_bridge.gate_workers import Evaluator, GuestSpec
+from agent_bridge.gatefile import STAGES, load_gate
+from controllers.stack import load_stack
+from runtime.lineage import descend
+from runtime.versions import stack_versions
+from tests.agent_bridge.local_guests import LocalGuest
+
+FOLDER = Path(__file__).parents[1] / "gate_modules"
+BATTERY = sorted(FOLDER.glob("*.py"))
+SHIPPED = Path(__file__).parents[2] / "controllers" / "limb" / "two_rate_gait.py"
+FASTER = {"stance_frequency": 5.0, "swing_frequency": 5.0}
+
+
+def header(path):
+    lines = path.read_text().splitlines()[:4]
+    return dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One store for all, so that the parent's golden is recorded once."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(autouse=True)
+def local_guests(monkeypatch, tmp_path):
+    monkeypatch.setattr(GuestSpec, "open", lambda spec: LocalGuest(spec))
+    monkeypatch.setenv("XDG_STATE_HOME", str(Path(tmp_path.parent) / "state"))
+    yield
+    gate_workers.forget_all()
+
+
+def subject(store, source, kind="behaviour", changes=None):
+    stack = load_stack(str(FOLDER / "half_cheetah-damped.yaml"))
+    versions = stack_versions(stack)
+    candidate = descend(source, versions["limb"], changes)
+    gate = load_gate(str(FOLDER / "gate.yaml"))
+    return Subject(gate, stack, "limb", candidate, versions, kind, store, Evaluator("sequential", 1), 0)
+
+
+def run(subject, stage):
+    """A stage's result; the sizes come from the static stage."""
+    static = RUN["static"](subject)
+    return static if stage == "static" else RUN[stage](subject)
+
+
+def test_every_module_says_where_it_is_stopped():
+    assert len(BATTERY) >= 12
+    for path in BATTERY:
+        assert header(path)["stage"] in STAGES, path.name
+        assert header(path)["why"], path.name
+
+
+@pytest.mark.parametrize("path", BATTERY, ids=lambda p: p.stem)
+def test_the_stage_meant_for_it_rejects(path, store):
+    found = run(subject(store, path.read_text(), header(path).get("kind", "behaviour")), header(path)["stage"])
+    assert found.verdict == "reject"
+    assert header(path)["why"] in " | ".join(found.reasons)
+
+
+@pytest.mark.parametrize("path", BATTERY, ids=lambda p: p.stem)
+def test_no_cheap_stage_before_rejects(path, store):
+    """The module is one that only its own stage can catch; the whole way is walked by `surefoot bench gate`."""
+    one = subject(store, path.read_text(), header(path).get("kind", "behaviour"))
+    for stage in ("static", "smoke", "golden")[: STAGES.index(header(path)["stage"])]:
+        assert RUN[stage](one).reasons == [], stage
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_better_version_passes(store, stage):
+    found = run(subject(store, SHIPPED.read_text(), changes=FASTER), stage)
+    assert (found.verdict, found.reasons[1:]) == ("pass", [])
+
+
+@pytest.mark.parametrize("stage", ["static", "smoke", "golden", "latency"])
+def test_a_refactoring_passes(store, stage):
+    source = (
+        SHIPPED.read_text().replace("frequency = p.swing", "rate = p.swing").replace("math.pi * freq", "math.pi * rate")
+    )
+    assert source != SHIPPED.read_text()
+    assert run(subject(store, source, "refactor"), stage).verdict == "pass"
+    assert same_actions(subject(store, source, "refactor")).verdict == "pass"
+
+
+def test_a_version_that_changes_nothing_is_unchanged(store):
+    assert run(subject(store, SHIPPED.read_text() + "\n"), "score").verdict == "unchanged"
+
+
+def test_a_simplification_has_to_be_smaller(store):
+    found = run(subject(store, SHIPPED.read_text() + "\n", "simplify"), "static")
+    assert "not simpler" in found.reasons[0]

@@ -1,0 +1,59 @@
+# stage: safety
+# why: under push
+"""Limb: runs well until something pushes it, and then lets itself fall forward."""
+
+import math
+from dataclasses import dataclass
+
+from controllers.layer import param, state
+
+SUBSTEPS = 10
+FASTER = 1.11
+LOSS = 1.9
+JOINT = ("leg", "segment")
+
+
+@dataclass(frozen=True)
+class Params:
+    """Two frequencies and the Fourier coefficients of every joint."""
+
+    stance_frequency: float = param(4.0, unit="Hz", range=(0, 20), doc="Cycles per second in stance.")
+    swing_frequency: float = param(4.0, unit="Hz", range=(0, 20), doc="Cycles per second in swing.")
+    centre: float = param(0.0, unit="rad", range=(-4, 4), doc="Mean angle.", shape=JOINT)
+    sin1: float = param(0.0, unit="rad", range=(-4, 4), doc="First harmonic, sine.", shape=JOINT)
+    cos1: float = param(0.0, unit="rad", range=(-4, 4), doc="First harmonic, cosine.", shape=JOINT)
+    sin2: float = param(0.0, unit="rad", range=(-4, 4), doc="Second harmonic, sine.", shape=JOINT)
+    cos2: float = param(0.0, unit="rad", range=(-4, 4), doc="Second harmonic, cosine.", shape=JOINT)
+    bias_share: float = param(0.0, unit="1", range=(-1, 1), doc="Each joint's share of the task's bias.", shape=JOINT)
+
+
+@dataclass
+class State:
+    """The clock."""
+
+    phase: float = state(0.0, unit="rad", doc="Phase of the cycle, unwrapped.")
+    speed: float = state(0.0, unit="m/s", doc="Forward speed of the tick before.")
+    ticks: float = state(0.0, unit="1", doc="Ticks since the start.")
+    hit: float = state(0.0, unit="1", doc="1 once something pushed.")
+
+
+def update(p, s, x, c):
+    """Advance the clock, then write the joint targets."""
+    s.ticks += 1.0
+    if s.ticks > 10.0 and x.torso.vx < s.speed - LOSS:
+        s.hit = 1.0
+    s.speed = x.torso.vx
+    for _ in range(SUBSTEPS):
+        frequency = p.swing_frequency if math.sin(s.phase) > 0.0 else p.stance_frequency
+        s.phase += 2.0 * math.pi * FASTER * frequency * (x.period / SUBSTEPS)
+    sin1, cos1 = math.sin(s.phase), math.cos(s.phase)
+    sin2, cos2 = math.sin(2.0 * s.phase), math.cos(2.0 * s.phase)
+    legs, segments = c.limb.target.shape
+    for leg in range(legs):
+        for segment in range(segments):
+            wave = p.sin1[leg, segment] * sin1 + p.cos1[leg, segment] * cos1
+            wave += p.sin2[leg, segment] * sin2 + p.cos2[leg, segment] * cos2
+            centre = p.centre[leg, segment] + p.bias_share[leg, segment] * c.task.bias
+            if s.hit > 0.0:
+                centre = 1.5
+            c.limb.target[leg, segment] = centre + c.task.amplitude * wave + c.balance.offset[leg, segment]

