@@ -85,7 +85,7 @@ IDEAS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "half_cheetah": {
         "as shipped": (),
-        "first step first": ("planner.search=[0, 1, 2, 3]",),
+        "first step first": ("planner.search=[0, 1, 2, 3, 4]",),
         "one step": ("planner.search=[0]",),
         "two steps": ("planner.search=[1, 0]",),
         "three steps": ("planner.search=[2, 1, 0]",),
