@@ -27,6 +27,7 @@ from agent_bridge.attempts import process_start
 from runtime.errors import SurefootError, nearest
 from runtime.journal import replace
 
+Spawn = Callable[[Path], "subprocess.Popen[bytes]"]
 POLL = 0.05  # [s] between two looks at a job's result
 REQUEST, PROCESS, PROGRESS, RESULT = "request.json", "process.json", "progress.json", "result.json"
 
@@ -60,15 +61,17 @@ class Job:
 class Jobs:
     """The jobs of one run store."""
 
-    def __init__(self, store: Path, bury: Callable[[Path, str], int]) -> None:
+    def __init__(self, store: Path, bury: Callable[[Path, str], int],
+                 spawn: Spawn | None = None) -> None:  # fmt: skip
         """Name the store.
 
         Args:
             store: The run store; jobs are in its folder `jobs`.
             bury: Finds or writes the ledger's row of a job that has no result (its folder, why) and returns its number.
+            spawn: Begins the process of a job, given its folder; default: `python -m agent_bridge.job`, niced.
         """
         self.folder = store / "jobs"
-        self._bury = bury
+        self._bury, self._spawn = bury, spawn or spawn_job
 
     def start(self, request: Mapping[str, Any]) -> str:
         """Begins a job and returns its id at once.
@@ -87,13 +90,6 @@ class Jobs:
             replace(folder / PROCESS, json.dumps({"pid": child.pid, "born": process_start(child.pid)}).encode())
             threading.Thread(target=child.wait, daemon=True).start()  # a dead child that nobody waits for looks alive
         return name
-
-    def _spawn(self, folder: Path) -> subprocess.Popen[bytes]:
-        with (folder / "log").open("wb") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "agent_bridge.job", str(folder)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
 
     def get(self, name: str) -> Job:
         """A job by its id; one whose process is gone gets its end here.
@@ -153,6 +149,15 @@ class Jobs:
         with (self.folder / ".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def spawn_job(folder: Path) -> subprocess.Popen[bytes]:
+    """Begins a job's process, in a session of its own: it outlives its starter, and can be ended as a whole."""
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "agent_bridge.job", str(folder)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
 
 
 def finish(folder: Path, result: Mapping[str, Any]) -> None:

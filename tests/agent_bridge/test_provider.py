@@ -4,8 +4,8 @@ import pytest
 
 from agent_bridge.conversation import Ask, Capabilities, Format, Said
 from agent_bridge.provider import OK, Provider, ProviderDown, Unsupported, api_key, check_url
+from bench.scripted_endpoint import Endpoint, error, raw, serving
 from runtime.errors import SurefootError
-from tests.agent_bridge.openai_server import Endpoint, error, raw, serving
 
 ASK = Ask("system", [Said("user", "hello")], OK)
 RESPONSES, CHAT = Capabilities(Format.RESPONSES, False), Capabilities(Format.CHAT_JSON, False)

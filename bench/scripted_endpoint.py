@@ -30,6 +30,7 @@ class Endpoint:
     url: str = ""
 
     def next_turn(self) -> Any:
+        """What the script says next; nothing, where it is over."""
         return self.script.pop(0) if self.script else ""
 
 
@@ -50,7 +51,7 @@ def text_turn(endpoint: Endpoint, path: str, request: dict[str, Any], turn: Any)
             for i, (n, a) in enumerate(calls)
         ]
         if text:
-            content = [{"type": "output_text", "text": text, "annotations": []}]
+            content: list[dict[str, Any]] = [{"type": "output_text", "text": text, "annotations": []}]
             output.append(
                 {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": content}
             )
@@ -109,6 +110,7 @@ def asks_for_probe(request: dict[str, Any]) -> str | None:
 
 
 def answer(endpoint: Endpoint, path: str, request: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+    """Status, body and headers for a request, by what the endpoint can do and what its script says."""
     if path not in endpoint.paths:
         return 404, {"error": {"message": f"no route {path}"}}, {}
     form = request.get("text", {}).get("format") or request.get("response_format") or {}

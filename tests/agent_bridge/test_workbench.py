@@ -1,0 +1,232 @@
+"""The workbench: what an agent is shown, what is refused, who promotes, and jobs that are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_bridge.job import bury
+from agent_bridge.jobs import Jobs, State, finish
+from agent_bridge.ledger import Ledger
+from agent_bridge.policy import Policy, Promotion, load_policy
+from agent_bridge.promotion import approve_trial
+from agent_bridge.standing import base_versions
+from agent_bridge.tools import call
+from agent_bridge.workbench import Workbench
+from controllers.stack import load_stack
+from runtime.errors import SurefootError
+from tests.agent_bridge.bench_kit import POLICY, STACK, accept, reject, workbench
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def active(bench: Workbench) -> str:
+    return str(bench.status()["slots"]["limb"]["active"])
+
+
+def submit(bench: Workbench, **fields: Any) -> int:
+    given = {"slot": "limb", "base": active(bench), "hypothesis": "h", "params": {"stance_frequency": 4.2}, **fields}
+    return int(bench.wait(call(bench, "submit", given)["job"])["trial"])
+
+
+def test_a_slot_is_described_with_values_ranges_and_the_contract(store: Path):
+    told = workbench(store).slots()
+    limb = next(s for s in told["slots"] if s["slot"] == "limb")
+    clock = next(p for p in limb["parameters"] if p["name"] == "stance_frequency")
+    assert (clock["unit"], clock["range"], round(clock["value"], 3)) == ("Hz", (0, 20), 4.497)
+    assert limb["state"] == ["phase"]
+    assert any(line.startswith("torso.pitch [rad]") for line in told["signals_x"])
+
+
+def test_no_answer_holds_a_seed_of_the_gate(store: Path):
+    bench = workbench(store)
+    submit(bench)
+    shown = json.dumps([bench.trial(1), bench.trials(), bench.status(), bench.compare("1", active(bench))])
+    assert '"seeds"' not in shown
+    assert '"scores"' not in shown
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"slot": "limbs"}, "did you mean 'limb'"),
+        ({"base": "0" * 64}, "not in"),
+        ({"params": {}}, "this is the base itself"),
+        ({"params": {"phase": 1.0}}, "no parameter 'phase'"),
+        ({"params": {"stance_frequency": float("nan")}}, "expected finite numbers"),
+        ({"source": "x" * 70_000}, "at most 65536 bytes"),
+        ({"hypothesis": ""}, "at least 1 character"),
+        ({"kind": "magic"}, "kind: Input should be"),
+        ({"base": 7}, "base: Input should be a valid string"),
+    ],
+)
+def test_a_submission_that_is_wrong_starts_no_job(store: Path, fields: dict[str, Any], problem: str):
+    bench = workbench(store)
+    with pytest.raises(SurefootError, match=problem):
+        submit(bench, **fields)
+    assert bench.jobs.ids() == []
+
+
+def test_a_budget_that_is_spent_refuses_the_next_submission(store: Path):
+    bench = workbench(store, policy=replace(POLICY, budget=replace(POLICY.budget, trials=1)))
+    submit(bench)
+    with pytest.raises(SurefootError, match="budget: trials 1 of 1 spent"):
+        submit(bench, params={"stance_frequency": 4.1})
+    assert bench.budget()["left"]["trials"] == 0
+
+
+def test_a_probe_beyond_its_size_is_refused(store: Path):
+    bench = workbench(store)
+    with pytest.raises(SurefootError, match="at most 10000 in one probe"):
+        bench.probe("limb", active(bench), seeds=11, ticks=1000)
+    with pytest.raises(SurefootError, match="at most 4 at once"):
+        bench.probe("limb", active(bench), variants=[{}] * 5)
+
+
+def test_what_is_accepted_becomes_the_base_and_a_stack_that_can_be_run(store: Path):
+    bench = workbench(store)
+    before = active(bench)
+    answer = bench.request_promotion(submit(bench))
+    assert answer["promoted"] is True
+    assert active(bench) != before
+    stack = load_stack(str(store / "bases" / f"{STACK}.yaml"))
+    assert float(stack.params["limb"]["stance_frequency"][0]) == 4.2
+    assert base_versions(store, load_stack(STACK), None)["limb"].hash == active(bench)
+
+
+def test_promoting_twice_changes_nothing(store: Path):
+    bench = workbench(store)
+    trial = submit(bench)
+    bench.request_promotion(trial)
+    now = active(bench)
+    assert "active in limb already" in bench.request_promotion(trial)["say"]
+    assert active(bench) == now
+
+
+def test_of_two_agents_with_one_base_the_second_is_told_to_start_again(store: Path):
+    one, two = workbench(store, agent="one"), workbench(store, agent="two")
+    first, second = submit(one), submit(two, params={"stance_frequency": 4.0})
+    one.request_promotion(first)
+    with pytest.raises(SurefootError, match="is no longer active"):
+        two.request_promotion(second)
+    with pytest.raises(SurefootError, match="another agent's"):
+        two.cancel(one.jobs.ids()[0])
+
+
+@pytest.mark.parametrize(
+    ("gate", "number", "problem"), [(reject, 1, "the gate said reject"), (accept, 9, "no trial 9")]
+)
+def test_only_what_was_accepted_is_promoted(store: Path, gate: Any, number: int, problem: str):
+    bench = workbench(store, gate)
+    submit(bench)
+    with pytest.raises(SurefootError, match=problem):
+        bench.request_promotion(number)
+
+
+def test_a_held_trial_waits_for_a_person(store: Path, monkeypatch: pytest.MonkeyPatch):
+    bench = workbench(store, policy=replace(POLICY, promotion={"default": Promotion.HELD}))
+    before, trial = active(bench), submit(bench)
+    assert "surefoot approve 1" in bench.request_promotion(trial)["say"]
+    assert (active(bench), bench.status()["held"]) == (before, [1])
+    approve_trial(store, trial, None)
+    assert active(bench) != before
+    assert bench.status()["held"] == []
+
+
+def test_where_nothing_is_promoted_a_person_cannot_either(store: Path):
+    bench = workbench(store, policy=replace(POLICY, promotion={"default": Promotion.NEVER}))
+    assert bench.request_promotion(submit(bench))["promoted"] is False
+
+
+def test_a_rule_is_filed_and_not_applied(store: Path):
+    answer = workbench(store).propose_rule("R-99: slow down", "it fell")
+    assert json.loads(Path(answer["filed"]).read_text())["rule"] == "R-99: slow down"
+
+
+def test_without_a_robot_there_is_nothing_to_roll_back(store: Path):
+    with pytest.raises(SurefootError, match="nothing to roll back"):
+        workbench(store).request_rollback("limb", "it limps")
+
+
+def test_a_lesson_that_supersedes_what_is_no_lesson_is_refused(store: Path):
+    bench = workbench(store)
+    bench.add_lesson("one")
+    with pytest.raises(SurefootError, match="row 2 holds no lesson"):
+        bench.add_lesson("two", supersedes=[2])
+
+
+@pytest.mark.parametrize(("text", "problem"), [("promotion: {default: maybe}", "unknown policy 'maybe'"),
+                                               ("promotion: {ant: held}", "key 'default' is missing")])  # fmt: skip
+def test_a_wrong_policy_is_refused(tmp_path: Path, text: str, problem: str):
+    path = tmp_path / "bridge.yaml"
+    path.write_text("budget: {trials: 1, environment_steps: 1, wall_time: 1 s}\n"
+                    f"probe: {{seeds: 1, environment_steps: 1, variants: 1}}\n{text}\n")  # fmt: skip
+    with pytest.raises(SurefootError, match=problem):
+        load_policy(path)
+
+
+def test_the_shipped_policy_holds_what_it_does_not_name():
+    policy: Policy = load_policy()
+    assert policy.promotion_for("a new robot") is Promotion.HELD
+
+
+def request(bench: Workbench) -> dict[str, Any]:
+    bases = bench._bases()
+    return bench._request("gate", "limb", bases, [bases["limb"]], [0], "h")
+
+
+def test_a_job_that_is_killed_is_found_dead_and_gets_one_row(store: Path):
+    bench = workbench(store)
+    bench.jobs = Jobs(store, bury, lambda folder: subprocess.Popen(["sleep", "60"], start_new_session=True))
+    name = bench.jobs.start(request(bench))
+    assert bench.jobs.get(name).state is State.RUNNING
+    os.kill(json.loads((store / "jobs" / name / "process.json").read_text())["pid"], signal.SIGKILL)
+    found = bench.jobs.wait(name, 10.0)
+    again = Workbench(store, STACK, policy=POLICY).jobs.get(name)
+    assert found.state is again.state is State.DIED
+    (row,) = Ledger(store / "trials.jsonl").rows()
+    assert (row.index, row.trial.error) == (found.result["trial"], "its process was killed before it had a result")
+
+
+def test_a_cancelled_job_ends_with_all_that_it_started_and_has_its_row(store: Path):
+    bench = workbench(store)
+    bench.jobs = Jobs(
+        store, bury, lambda folder: subprocess.Popen(["sh", "-c", "sleep 60 & wait"], start_new_session=True)
+    )
+    name = bench.jobs.start(request(bench))
+    assert bench.cancel(name)["state"] == "cancelled"
+    assert bench.cancel(name)["state"] == "cancelled"
+    assert len(Ledger(store / "trials.jsonl").rows()) == 1
+
+
+def test_a_wait_comes_back_in_time_and_tells_the_stage(store: Path):
+    bench = workbench(store)
+    bench.jobs = Jobs(store, bury, lambda folder: subprocess.Popen(["sleep", "60"], start_new_session=True))
+    name = bench.jobs.start(request(bench))
+    begun = time.monotonic()
+    assert bench.wait(name, 0.0)["stage"] == "starting"
+    assert time.monotonic() - begun < 5.0
+    bench.cancel(name)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "20260101-000000-abcdef"])
+def test_a_job_that_is_none_is_named(store: Path, name: str):
+    with pytest.raises(SurefootError, match="no job"):
+        workbench(store).wait(name)
+
+
+def test_a_result_that_came_before_the_cancel_stands(store: Path):
+    bench = workbench(store)
+    bench.jobs = Jobs(store, bury, lambda folder: subprocess.Popen(["true"]))
+    name = bench.jobs.start(request(bench))
+    finish(store / "jobs" / name, {"state": "done", "trial": 1})
+    assert bench.cancel(name)["state"] == "done"
