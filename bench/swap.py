@@ -30,6 +30,7 @@ from runtime.errors import SurefootError
 from runtime.lifecycle import Lifecycle
 from runtime.lineage import descend
 from runtime.probation import Policy
+from runtime.realtime import die_with_parent
 from runtime.seats import Role, take_seat
 from runtime.supervisor import Outcome, Setup, Supervisor, Versioned
 from runtime.swap_requests import SwapRequests
@@ -247,7 +248,8 @@ def evaluation() -> Iterator[None]:
 
 
 def evaluate() -> None:
-    """What runs beside the loop."""
+    """What runs beside the loop, until the bench that started it ends."""
+    die_with_parent()
     from runtime.plants import make_plant
     from runtime.policy import Policy as Controller
 

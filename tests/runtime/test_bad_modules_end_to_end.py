@@ -14,7 +14,7 @@ from runtime.mailbox import mail_layout
 from runtime.probation import Policy
 from runtime.recruit import GuestFailed, Recruit
 from runtime.sandbox import Level, Limits, available_level
-from runtime.versions import stack_versions
+from runtime.versions import make_version, stack_versions
 from runtime.worker import WorkerSpec
 from tests.runtime.swap_kit import Loop
 from tests.runtime.test_bad_modules import header, those
@@ -57,7 +57,7 @@ def locked() -> dict[str, GuestFailed]:
     recruits: dict[str, Recruit] = {}
     failed: dict[str, GuestFailed] = {}
     for path in those(ends=["load", "compile"])["argvalues"]:
-        version = descend(path.read_text(), own["joint"])
+        version = make_version(path.read_text(), {})  # with its own defaults, which may be what is wrong
         recruits[path.stem] = Recruit(spec, own | {"joint": version}, Limits(), layout)
     end = time.monotonic() + 120.0
     try:
