@@ -1,7 +1,8 @@
 """What a layer module is: `Params`, `State` and `update`, read from a file and checked against the interface.
 
 A layer is a file of plain functions in the subset that Numba compiles: arithmetic, `math`, fields of records, loops
-with constant bounds, conditionals. No allocation, no exceptions, no globals that change.
+with constant bounds, conditionals. No allocation, no exceptions, no globals that change. A task layer may say
+`PYTHON = True` and be plain Python instead (`controllers/python_layers.py`).
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class Module:
     source: str
     params: tuple[dataclasses.Field[Any], ...]
     state: tuple[dataclasses.Field[Any], ...]
+    python: FunctionType | None = None
+    """Its `update`, where the module says `PYTHON = True`: it is called as it is instead of being compiled."""
 
     def dtype(self, fields: tuple[dataclasses.Field[Any], ...], axes: dict[str, int]) -> np.dtype[Any]:
         """The record of its parameters or state; Numba has no empty records, so an empty one has a spare byte."""
@@ -132,7 +135,11 @@ def check_module(name: str, path: Path, source: str) -> Module:
     update = getattr(module, "update", None)
     if not isinstance(update, FunctionType) or list(inspect.signature(update).parameters) != ["p", "s", "x", "c"]:
         raise SurefootError(f"{path}: a layer defines update(p, s, x, c): parameters, state, signals, commands")
-    return Module(name, path, source, _fields(module, "Params", path), _fields(module, "State", path))
+    python = getattr(module, "PYTHON", False)
+    if not isinstance(python, bool):
+        raise SurefootError(f"{path}: PYTHON is True for a layer in plain Python, found {python!r}")
+    fields = _fields(module, "Params", path), _fields(module, "State", path)
+    return Module(name, path, source, *fields, update if python else None)
 
 
 def _fields(module: ModuleType, name: str, path: Path) -> tuple[dataclasses.Field[Any], ...]:

@@ -52,13 +52,47 @@ def update(p, s, x, c):
 {body}    s.phase += x.period * p.rate  # x.period: seconds from this call to the next
 '''
 
+PYTHON_MODULE = '''"""Task, in plain Python: one sentence of what this layer does and why it works.
+
+It is called before the planner and the compiled layers; inside rollouts what it last wrote is held. A run replays as
+long as `update` depends on its arguments alone: what it remembers belongs into `State`.
+"""
+
+from dataclasses import dataclass
+
+from controllers.layer import param, state
+
+PYTHON = True
+
+
+@dataclass(frozen=True)
+class Params:
+    """Set in the stack's YAML."""
+
+    gain: float = param(0.1, unit="1", range=(0, 10), doc="What it does, in one sentence.")
+    rate: float = param(6.0, unit="rad/s", range=(0, 60), doc="How fast the phase advances.")
+
+
+@dataclass
+class State:
+    """Remembered from tick to tick, and handed over by name when a running stack is swapped."""
+
+    phase: float = state(0.0, unit="rad", doc="Phase of the cycle, unwrapped.")
+
+
+def update(p, s, x, c):
+    """Called on every tick, or every `every` ticks: p parameters, s state, x signals (read only), c commands."""
+    c.task.amplitude = p.gain
+    s.phase += x.period * p.rate  # x.period: seconds from this call to the next
+'''
+
 TEST = '''"""{name}: that it loads, compiles and runs in a stack; replace this by what the layer promises."""
 
 from pathlib import Path
 
 import numpy as np
 
-from controllers.stack import build_stack
+{imports}from controllers.stack import build_stack
 
 FOLDER = Path(__file__).parent
 
@@ -68,21 +102,22 @@ def test_{name}_writes_finite_commands_and_advances_its_clock() -> None:
     document = {{"robot": "ant", "rate": "20 Hz", "layers": layers}}
     stack = build_stack("test_{name}", document, FOLDER / "stack.yaml")
     memory, signals = stack.initial.copy(), np.zeros(1, stack.robot.signals)
-    for tick in range(10):
+{prepare}    for tick in range(10):
         signals["tick"], signals["time"] = tick, tick * stack.period
-        stack.tick(stack.params.copy(), memory, signals, np.zeros(1, stack.robot.residual))
+{call}        stack.tick(stack.params.copy(), memory, signals, np.zeros(1, stack.robot.residual))
         assert np.all(np.isfinite(memory["commands"]{field}))
     np.testing.assert_allclose(memory["{level}"]["phase"], 10 * stack.period * 6.0)
 '''
 
 
-def new_layer(name: str, level: str, folder: Path) -> list[Path]:
+def new_layer(name: str, level: str, folder: Path, *, python: bool = False) -> list[Path]:
     """Write `NAME.py` and `test_NAME.py` into a folder; neither may exist.
 
     Args:
         name: Name of the layer, a Python name.
         level: One of the four levels.
         folder: Made if it does not exist.
+        python: Whether it is to be plain Python, at task level.
 
     Returns:
         The two files.
@@ -92,11 +127,16 @@ def new_layer(name: str, level: str, folder: Path) -> list[Path]:
     """
     if level not in LEVELS:
         raise SurefootError(f"--level {level}: no such level; {nearest(level, LEVELS)}")
+    if python and level != "task":
+        raise SurefootError(f"--python: plain Python runs at task level only, not at {level}; --level task")
     if not name.isidentifier() or keyword.iskeyword(name) or not name.isascii() or name != name.lower():
         raise SurefootError(
             f"{name!r} cannot name a layer: lower-case letters, digits and underscores, such as my_gait"
         )
-    files = {folder / f"{name}.py": _module(level), folder / f"test_{name}.py": _test(name, level)}
+    files = {
+        folder / f"{name}.py": PYTHON_MODULE if python else _module(level),
+        folder / f"test_{name}.py": _test(name, level, python),
+    }
     for path in files:
         if path.exists():
             raise SurefootError(f"{path}: exists already; give the layer another name, or remove the file")
@@ -121,7 +161,10 @@ def _module(level: str) -> str:
     return MODULE.format(level_title=level.capitalize(), writes=WRITES[level], imports=imports, body=body)
 
 
-def _test(name: str, level: str) -> str:
+def _test(name: str, level: str, python: bool) -> str:
     field = "".join(f'["{part}"]' for part in WRITES[level].split("."))
     joint = "" if level == "joint" else ', "joint": {"use": "pd"}'
-    return TEST.format(name=name, level=level, field=field, joint=joint)
+    imports = "from controllers.python_layers import PythonLayers\n" if python else ""
+    prepare = "    python = PythonLayers(stack, memory)\n" if python else ""
+    call = "        python.update(signals)\n" if python else ""
+    return TEST.format(name=name, level=level, field=field, joint=joint, imports=imports, prepare=prepare, call=call)

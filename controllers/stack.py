@@ -65,6 +65,11 @@ class Stack:
         """Physics step [s]."""
         return self.period / self.frame_skip
 
+    @property
+    def _native(self) -> list[Layer]:
+        """The layers that are compiled."""
+        return [x for x in self.layers if x.module.python is None]
+
     @cached_property
     def source(self) -> str:
         """The generated module that composes the layers."""
@@ -74,7 +79,7 @@ class Stack:
     def package(self) -> str:
         """Name of the folder and Python package of its compiled code: the hash of everything it is made from."""
         return "surefoot_" + fingerprint(
-            self.source, *(part for x in self.layers for part in (x.slot, x.module.source)),
+            self.source, *(part for x in self._native for part in (x.slot, x.module.source)),
             *map(str, (self.params.dtype, self.memory, self.robot.signals, self.robot.residual)),
         )  # fmt: skip
 
@@ -85,7 +90,7 @@ class Stack:
         Raises:
             SurefootError: a layer does not compile; the message names its file and line.
         """
-        sources = {x.slot: x.module.source for x in self.layers}
+        sources = {x.slot: x.module.source for x in self._native}
         module = load_generated(self.package, "stack", self.source, sources, {})
         records = (self.params.dtype, self.memory, self.robot.signals, self.robot.residual)
         try:
@@ -97,7 +102,7 @@ class Stack:
 
     def _explain(self, module: Any) -> None:
         """Find the layer that does not compile, if it is one, by compiling each alone."""
-        for x in self.layers:
+        for x in self._native:
             records = {"p": self.params.dtype[x.slot], "s": self.memory[x.slot], "x": self.robot.signals,
                        "c": self.robot.commands}  # fmt: skip
             try:
@@ -196,6 +201,11 @@ def _layers(
             module = modules[slot]
         else:
             module = layers.read_module(layers.find_layer(level, section.take("use", config.text), path.parent))
+        if module.python is not None and level != "task":
+            raise SurefootError(
+                f"{doc.where}.{slot}: {module.path} is plain Python (PYTHON = True), which runs at task level only; "
+                "write it in what Numba compiles, or use it as a task layer"
+            )
         every = section.take("every", config.integer(1, 100000), 1)
         found.append(Layer(slot, module, every))
         sections.append(section)
@@ -211,7 +221,7 @@ def _generate(stack: Stack) -> str:
     lines = [
         '"""Generated from a stack by controllers/stack.py: its layers as one compiled step."""',
         "from numba import njit",
-        *(f"from {PACKAGE} import {x.slot}" for x in stack.layers),
+        *(f"from {PACKAGE} import {x.slot}" for x in stack.layers if x.module.python is None),
         "",
         '@njit(error_model="numpy", cache=True)',
         "def step(p, m, x, r):",
@@ -220,7 +230,7 @@ def _generate(stack: Stack) -> str:
     for level in LEVELS:
         if level == "joint":
             lines += _over_joints("c.joint.target[i, j] = c.limb.target[i, j] + r.target[i, j]", stack)
-        for item in (x for x in stack.layers if x.level == level):
+        for item in (x for x in stack.layers if x.level == level and x.module.python is None):
             indent = "    "
             if item.every > 1:
                 lines.append(f"    if x.tick % {item.every} == 0 or m.ticks == 0:")

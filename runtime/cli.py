@@ -88,11 +88,22 @@ def _run(request: Request, json: bool) -> None:
 
     with _Display(quiet=json) as display:
         summary = run(request, display.progress, display.say)
+        _count(summary, display)
     if json:
         _print_json(summary.document())
     else:
         _print(table(summary), *summary_lines(summary))
     raise typer.Exit(_status(summary))
+
+
+def _count(summary: Summary, display: _Display) -> None:
+    """Every evaluation has its row; a ledger that is not in order does not spoil a run."""
+    from agent_bridge.records import record_run
+
+    try:
+        record_run(summary.folder, summary.document())
+    except SurefootError as error:
+        display.say(f"not in the ledger: {error}")
 
 
 def _status(summary: Summary) -> int:
@@ -115,11 +126,12 @@ def layer(
     name: Annotated[str, typer.Argument(help="Name of the layer: a Python module name.")],
     level: Annotated[str, typer.Option(help="task, balance, limb or joint.")],
     folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
+    python: Annotated[bool, typer.Option("--python", help="In plain Python, which a task layer may be.")] = False,
 ) -> None:
     """Write a commented layer module and its test."""
     from controllers.scaffold import new_layer
 
-    for path in new_layer(name, level, folder):
+    for path in new_layer(name, level, folder, python=python):
         typer.echo(path)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from controllers.python_layers import PythonLayers
 from controllers.stack import Stack
 from planners.planner import Budget, Planner
 from planners.rollout import snapshot_dtype
@@ -76,6 +77,7 @@ class Guest:
         """What the last answer was planned from; its `memory` (1,) is all that the stack remembers."""
         self.residual = np.zeros(1, stack.robot.residual)
         self._params = stack.params.copy()
+        self._python = PythonLayers(stack, self.snapshot["memory"])
         self.beside = Beside(planner) if planner is not None and planner.every > 1 else None
         """The planner's life of its own, where it is slower than the stack."""
         self.reset(0)
@@ -134,6 +136,7 @@ class Guest:
     def _see(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray) -> None:
         self.snapshot["qpos"], self.snapshot["qvel"], self.snapshot["signals"] = qpos, qvel, signals
         self.snapshot["sent"] = sent.reshape(-1)
+        self._python.update(self.snapshot["signals"])
 
     def _add(self, residual: np.ndarray) -> None:
         assert self.planner is not None

@@ -78,7 +78,11 @@ def replay_run(folder: Path, other: str | None = None) -> Report:
     """
     document = config.load(folder / "config.yaml")
     run, recorded = document["run"], document["stack"]
-    stack = load_stack(other) if other else build_stack(run["stack"], recorded, _origin(run["stack"], folder))
+    stack = (
+        load_stack(other)
+        if other
+        else build_stack(run["stack"], recorded, _origin(run.get("file") or run["stack"], folder))
+    )
     tape = read_tape(stack.robot if other is None else load_recorded_robot(recorded), folder)
     if other and stack.robot.name != config.text(recorded["robot"], "robot"):
         raise SurefootError(f"--stack {other}: moves {stack.robot.name}; the run is of {recorded['robot']}")
@@ -108,7 +112,7 @@ def _origin(name: str, folder: Path) -> Path:
         found: Path = config.find("stacks", name)
         return found
     except SurefootError:
-        return folder / f"{name}.yaml"
+        return folder / f"{Path(name).stem}.yaml"
 
 
 def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Report) -> None:

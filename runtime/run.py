@@ -202,7 +202,8 @@ def resume(folder: Path, request: Request) -> Request:
         raise SurefootError(f"{folder}: a lockstep run has nothing to resume; run it again with --realtime")
     keys = ("stack", "planner", "budget", "threads", "plant", "latency")
     budget = None if old["budget"] is None else str(old["budget"]).replace(" ", "")
-    return replace(request, **{k: old[k] for k in keys} | {"budget": budget, "realtime": True, "resume": folder})
+    own = {"stack": old.get("file") or old["stack"], "budget": budget, "realtime": True, "resume": folder}
+    return replace(request, **{k: old[k] for k in keys} | own)
 
 
 def _recorded_stack(request: Request) -> Stack:
@@ -293,7 +294,8 @@ def _make_folder(request: Request, stack: Stack) -> Path:
 
 def _resolved(request: Request, stack: Stack, planner: str, budget: Budget | None) -> dict[str, Any]:
     """Everything that makes the same run again."""
-    run = {"stack": stack.name, "planner": planner, "budget": None if budget is None else str(budget),
+    file = str(config.find("stacks", request.stack).resolve()) if request.stack.endswith((".yaml", ".yml")) else None
+    run = {"stack": stack.name, "file": file, "planner": planner, "budget": None if budget is None else str(budget),
            "threads": request.threads, "plant": request.plant, "latency": request.latency,
            "episodes": request.episodes, "seed": request.seed, "steps": request.steps,
            "realtime": request.realtime}  # fmt: skip

@@ -176,7 +176,8 @@ class StackHost:
         """See `Host.native_loop`: a stack without a planner is served by compiled code alone."""
         from runtime.serve import native_loop
 
-        if self.guest.planner is not None or self._one_tick or self._python:
+        python = any(layer.module.python is not None for layer in self.guest.stack.layers)
+        if self.guest.planner is not None or self._one_tick or self._python or python:
             return None  # (an index out of bounds is an exception, which Python turns into FAILED)
         keys = self.key, self.before, self.copies
         return native_loop(self.guest.stack, service.layout, service.box, real_clock(), service.inbox, service.outbox,
