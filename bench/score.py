@@ -38,16 +38,19 @@ TARGETS = {"ant": {"mean": 6146.0, "falls": 0}, "half_cheetah": {"mean": 12041.0
 
 
 def requests(
-    robots: list[str], episodes: int, seed: int, realtime: bool | None, latency: str | None, plant: str, reference: bool
-) -> Iterator[Request]:
+    robots: list[str], episodes: int, seed: int, realtime: bool | None, latency: str | None, plant: str,
+    reference: bool, ticks: int | None = None,
+) -> Iterator[Request]:  # fmt: skip
     """What is run, in the order of the table."""
     for robot in robots:
         for timed in (False, True) if realtime is None else (realtime,):
             for delay in LATENCIES if latency is None else (latency,):
-                yield Request(robot, plant=plant, latency=delay, episodes=episodes, seed=seed, realtime=timed)
+                yield Request(
+                    robot, plant=plant, latency=delay, episodes=episodes, seed=seed, steps=ticks, realtime=timed
+                )
         if reference:
-            yield Request(f"{robot}-reference", plant=plant, episodes=episodes, seed=seed)
-            yield Request(f"{robot}-rhythm", plant=plant, episodes=episodes, seed=seed)
+            for name in (f"{robot}-reference", f"{robot}-rhythm"):
+                yield Request(name, plant=plant, episodes=episodes, seed=seed, steps=ticks)
 
 
 def figures(summary: Summary) -> dict[str, Any]:
@@ -61,7 +64,9 @@ def figures(summary: Summary) -> dict[str, Any]:
     return document | {"mean_v4": sum(returns) / len(returns) if returns else None}
 
 
-def run_disturbed(robot: str, name: str, told: bool, episodes: int, seed: int, say: Callable[[str], None]) -> Summary:
+def run_disturbed(
+    robot: str, name: str, told: bool, episodes: int, seed: int, ticks: int | None, say: Callable[[str], None]
+) -> Summary:
     """Episodes in a disturbed world, lockstep, one tick of latency.
 
     Args:
@@ -70,6 +75,7 @@ def run_disturbed(robot: str, name: str, told: bool, episodes: int, seed: int, s
         told: Plan with the world's own physics instead of the robot's.
         episodes: How many.
         seed: Of the first.
+        ticks: Per episode; None: the robot's.
         say: Called with messages for a person.
     """
     disturbance = Disturbance() if name == "none" else DISTURBANCES[name]
@@ -88,7 +94,7 @@ def run_disturbed(robot: str, name: str, told: bool, episodes: int, seed: int, s
             say(f"{robot}, {name}{', told' if told else ''}: episode {i + 1} of {episodes}")
             result = EpisodeResult(seed + i)
             summary.episodes.append(result)
-            run_episode(guest, plant, result, monitor=monitor, one_tick=True)
+            run_episode(guest, plant, result, monitor=monitor, one_tick=True, steps=ticks)
     finally:
         guest.close()
         plant.close()
@@ -108,7 +114,9 @@ def table(rows: list[dict[str, Any]]) -> Any:
     """The figures as a table for people."""
     from rich.table import Table
 
-    grid = Table(title=f"scores over {len(rows[0]['seeds'])} seeds from {rows[0]['seeds'][0]}", title_justify="left")
+    grid = Table(
+        box=None, title=f"scores over {len(rows[0]['seeds'])} seeds from {rows[0]['seeds'][0]}", title_justify="left"
+    )
     for heading in ("stack", "", "mean", "std", "min", "max", "falls", "upright", "p50 [ms]", "p99", "p99.9", "max",
                     "steps/tick", "misses"):  # fmt: skip
         grid.add_column(heading, justify="left" if heading in ("stack", "") else "right")
@@ -149,6 +157,7 @@ def main(
         int | None, typer.Option(min=1, help="Per configuration; default: all reporting seeds.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the first; default: the first reporting seed.")] = None,
+    ticks: Annotated[int | None, typer.Option(min=1, help="Per episode; default: the robot's.")] = None,
     realtime: Annotated[bool | None, typer.Option("--realtime/--lockstep", help="One of them; default: both.")] = None,
     latency: Annotated[str | None, typer.Option(help="none or one_tick; default: both.")] = None,
     plant: Annotated[str, typer.Option(help="native, gymnasium or envpool (lockstep).")] = "native",
@@ -176,26 +185,28 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         if disturbed:
             for name in robots:
-                rows += _disturbed_rows(name, count, first, say)
+                rows += _disturbed_rows(name, count, first, ticks, say)
         else:
             timed = False if plant != "native" and realtime is None else realtime
-            for i, request in enumerate(requests(robots, count, first, timed, latency, plant, reference)):
+            for i, request in enumerate(requests(robots, count, first, timed, latency, plant, reference, ticks)):
                 folder = (out or Path(scratch)) / f"{i:02d}-{request.stack}"
                 say(f"{request.stack}, {'real time' if request.realtime else 'lockstep'}, latency {request.latency}")
                 rows.append(figures(run(Request(**{**vars(request), "out": folder}), say=say)))
     if json:
         typer.echo(json_module.dumps(rows, indent=2))
         return
-    shown = Console(soft_wrap=True, highlight=False)
+    shown = Console(width=170, highlight=False)
     shown.print(table(rows))
     for line in (*(PUBLISHED[r] for r in robots), *verdicts(rows)):
         shown.print(line, markup=False)
 
 
-def _disturbed_rows(robot: str, count: int, first: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def _disturbed_rows(
+    robot: str, count: int, first: int, ticks: int | None, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name, told in disturbed_cases(robot):
-        row = figures(run_disturbed(robot, name, told, count, first, say))
+        row = figures(run_disturbed(robot, name, told, count, first, ticks, say))
         undisturbed = rows[0]["mean"] if rows else row["mean"]
         kept = row["mean"] / undisturbed if rows and row["mean"] is not None and undisturbed else None
         rows.append(row | {"world": name, "told": told, "kept": kept})

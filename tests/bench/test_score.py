@@ -1,13 +1,21 @@
 """The score bench: which configurations it runs, what it says of them, and the disturbed worlds."""
 
+import json
+from pathlib import Path
+
 import mujoco
 import numpy as np
 import pytest
 
+from bench import score
 from bench.disturbed import DISTURBANCES, Disturbance, DisturbedPlant, changed_model
-from bench.score import disturbed_cases, requests, verdicts
+from bench.score import disturbed_cases, main, requests, verdicts
+from controllers.stack import load_stack
+from runtime.episode import EpisodeResult
+from runtime.errors import SurefootError
 from runtime.plants.native import NativePlant
 from runtime.records import Robot, load_robot
+from runtime.run import Request, Summary
 from runtime.seeds import reporting_seeds
 
 CHEETAH, ANT = load_robot("half_cheetah"), load_robot("ant")
@@ -103,3 +111,28 @@ def test_only_physics_can_be_told() -> None:
     assert ("sensor noise", True) not in cases
     assert ("mass +20 %", True) in cases
     assert cases[0] == ("none", False)
+
+
+def test_the_json_is_a_list_of_configurations(capsys: pytest.CaptureFixture[str]) -> None:
+    main("half_cheetah", 1, 7, 2, realtime=False, latency="one_tick", reference=False, json=True)
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["stack"] == "half_cheetah"
+    assert (row["seeds"], row["steps"], row["latency"]) == ([7], 2, "one_tick")
+    assert {"returns", "mean", "std", "min", "max", "falls", "upright", "decision_ms", "sim_steps_per_tick"} <= set(row)
+
+
+def test_the_kept_share_is_that_of_the_undisturbed_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_when_disturbed(robot: str, name: str, *rest: object) -> Summary:
+        stack = load_stack(robot)
+        total = 100.0 if name == "none" else 50.0
+        return Summary(Request(robot), stack, "corners", None, Path(), [EpisodeResult(1, steps=1, total=total)])
+
+    monkeypatch.setattr(score, "run_disturbed", half_when_disturbed)
+    rows = score._disturbed_rows("half_cheetah", 1, 1, None, lambda message: None)
+    assert [row["kept"] for row in rows[:2]] == [None, 0.5]
+    assert sum(row["told"] for row in rows) == 8
+
+
+def test_an_unknown_robot_is_refused() -> None:
+    with pytest.raises(SurefootError, match="did you mean 'ant'"):
+        main("ants")
