@@ -16,6 +16,7 @@ from runtime.journal import replace
 
 PRIVATE = ("seeds", "scores", "score_min", "score_max")
 """What a row of a gate tells about single episodes of seeds that its author must not know."""
+HOLDOUT = "holdout seeds opened"
 COLUMNS = (
     "index", "time", "kind", "environment", "slot", "name", "parent", "candidate", "verdict", "episodes", "score_mean",
     "score_std", "score_min", "score_max", "running_best", "environment_steps", "planner_steps",
@@ -73,6 +74,44 @@ def record_evaluation(
         environment_steps=environment_steps, planner_steps=planner_steps, versions=versions, error=error,
     )  # fmt: skip
     return ledger_of(store).append(trial)
+
+
+def record_run(folder: Path, figures: Mapping[str, Any]) -> Row:
+    """The row of a run's episodes, in the store that its folder lies in.
+
+    Args:
+        folder: The run's.
+        figures: What `surefoot run --json` prints.
+    """
+    from runtime.records import load_robot
+
+    errors = "; ".join(figures["errors"]) or ("interrupted" if figures["interrupted"] else "")
+    whole = len(figures["returns"]) == len(figures["seeds"])
+    return record_evaluation(
+        folder.parent, folder.name, load_robot(figures["robot"]).environment, figures["seeds"],
+        figures["returns"] if whole else [None] * len(figures["seeds"]), environment_steps=figures["steps"],
+        planner_steps=round(figures["sim_steps_per_tick"] * figures["steps"]),
+        versions={"stack": figures["stack"], "plant": figures["plant"], **figures["versions"]}, error=errors,
+    )  # fmt: skip
+
+
+def open_holdout(store: Path, robot: str, reason: str) -> range:
+    """The holdout seeds of a robot's gate; a person opens them, and the ledger has a row for every opening.
+
+    Raises:
+        SurefootError: No reason is given.
+    """
+    from agent_bridge.gatefile import load_gate
+
+    if not reason.strip():
+        raise SurefootError("holdout seeds: say why they are opened; the ledger keeps the reason")
+    gate = load_gate(robot)
+    opened = [row for row in ledger_of(store).rows() if row.trial.name == HOLDOUT and row.trial.environment == robot]
+    ledger_of(store).append(
+        Trial(HOLDOUT, "evaluation", robot, change=f"opening {len(opened) + 1}: {reason}",
+              versions={"gate": gate.hash})
+    )  # fmt: skip
+    return gate.seeds["holdout"]
 
 
 def summary_csv(rows: Iterable[Row]) -> str:

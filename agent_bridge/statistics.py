@@ -138,7 +138,7 @@ def compare(parent: ArrayLike, candidate: ArrayLike, design: Design) -> Comparis
             reason = f"better by {gain:.4g} on average, but its worst tenth fell from {tails[0]:.4g} to {tails[1]:.4g}"
             return Comparison(Verdict.REJECT, reason, *figures, tail_p)
         if not last and tails[1] < tails[0]:
-            return Comparison(Verdict.CONTINUE, "better, but so few pairs show little of a worst tenth", *figures, tail_p)
+            return Comparison(Verdict.CONTINUE, "better, but too few pairs to see the worst tenth", *figures, tail_p)
         reason = f"better by {gain:.4g}, surely by more than {design.delta:.4g}, after {pairs} pairs"
         return Comparison(Verdict.ACCEPT, reason, *figures, tail_p)
     if upper < design.delta or (typical_upper < design.delta and leans_down):

@@ -15,8 +15,10 @@ from agent_bridge.ledger import Ledger
 from agent_bridge.records import (
     ledger_of,
     memory_md,
+    open_holdout,
     public_row,
     record_evaluation,
+    record_run,
     row_number,
     sample_efficiency,
     select,
@@ -97,6 +99,22 @@ def test_a_gates_row_shows_no_seed_to_an_agent(filled):
 def test_an_evaluation_without_a_gate_is_counted_too(store):
     row = record_evaluation(store, "ant", "Ant-v5", [1], [2.0], environment_steps=5, planner_steps=6, versions={})
     assert (row.trial.kind, row.total_environment_steps, row.total_planner_steps) == ("evaluation", 5, 6)
+
+
+def test_a_run_is_counted_with_what_went_wrong(store):
+    figures = {"robot": "ant", "stack": "ant", "plant": "native", "seeds": [1, 2], "returns": [5.0], "steps": 40,
+               "errors": ["it diverged"], "interrupted": False, "sim_steps_per_tick": 2.5, "versions": {}}  # fmt: skip
+    row = record_run(store / "ant-1", figures)
+    assert (row.trial.environment, row.trial.scores, row.trial.error) == ("Ant-v5", (None, None), "it diverged")
+    assert (row.total_environment_steps, row.total_planner_steps) == (40, 100)
+
+
+def test_openings_of_the_holdout_are_counted(store):
+    for _ in range(2):
+        assert len(open_holdout(store, "half_cheetah", "the last word")) == 64
+    assert [r.trial.change for r in ledger_of(store).rows()] == ["opening 1: the last word", "opening 2: the last word"]
+    with pytest.raises(SurefootError, match="say why"):
+        open_holdout(store, "half_cheetah", " ")
 
 
 def test_a_killed_evaluation_gets_its_row_once(store, monkeypatch):

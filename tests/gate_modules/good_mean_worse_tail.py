@@ -40,7 +40,7 @@ def update(p, s, x, c):
     if s.begun < 1.0:
         s.begun = 1.0
         s.weak = 1.0 if x.joint.position[0, 1] > 0.075 else 0.0
-    strength = 0.5 if s.weak > 0.0 else 1.0
+    strength = 0.75 if s.weak > 0.0 else 1.0
     for _ in range(SUBSTEPS):
         frequency = p.swing_frequency if math.sin(s.phase) > 0.0 else p.stance_frequency
         s.phase += 2.0 * math.pi * FASTER * frequency * (x.period / SUBSTEPS)
