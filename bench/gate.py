@@ -2,7 +2,8 @@
 
 modules  the battery in tests/gate_modules through the whole gate: stage and reason of each
 power    changes whose true gain is known from 256 seeds, 20 gates of the score each, on seeds of their own
-null     parameters that differ by 1e-12: full gates, and bootstrap gates over stored scores
+null     parameters that differ by 1e-12 from the parent: full gates
+bootstrap  gates over stored scores of two alike
 cost     one full gate: seconds per stage
 beside   a real-time run with its planner, without and with a gate beside it: misses
 kill     gates killed at random moments: every finished row is there, the killed ones have theirs
@@ -50,7 +51,7 @@ GAINS = {
 }
 """Changes of the damped HalfCheetah's limb; their true gain is measured, not assumed."""
 POWER_SEEDS = 200_000
-PARTS = ("modules", "power", "null", "cost", "beside", "kill")
+PARTS = ("modules", "power", "null", "bootstrap", "cost", "beside", "kill")
 
 
 def subject(candidate: Version, store: Path, stack: str = str(PARENT)) -> Subject:
@@ -114,7 +115,7 @@ def power(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def null(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """False acceptance: full gates, and bootstrap gates over scores of both sides of a change of 1e-12."""
+    """False acceptance: full gates of changes of 1e-12."""
     parent = stack_versions(load_stack(str(PARENT)))["limb"]
     verdicts = []
     with tempfile.TemporaryDirectory() as folder:
@@ -123,22 +124,26 @@ def null(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
             candidate = changed(stance_frequency=float(parent.values["stance_frequency"]) * factor)
             verdicts.append(run_gate(candidate, "limb", str(PARENT), Path(folder), keep_failure=False).verdict)
             say(f"1e-12 x {number + 1}: {verdicts[-1]}")
-        # The undamped gait falls in one start of four and is chaotic: the hardest null there is.
-        chaotic = load_stack("half_cheetah-rhythm")
-        own = stack_versions(chaotic)["limb"]
-        twin = descend(own.source, own, {"stance_frequency": float(own.values["stance_frequency"]) * (1 + 1e-12)})
+    return {"null_gates": gates, "null_accepted": verdicts.count("accept"), "null_verdicts": verdicts}
+
+
+def bootstrap(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """False acceptance over stored scores of the undamped gait, which is chaotic and falls: the hardest null."""
+    chaotic = load_stack("half_cheetah-rhythm")
+    own = stack_versions(chaotic)["limb"]
+    twin = descend(own.source, own, {"stance_frequency": float(own.values["stance_frequency"]) * (1 + 1e-12)})
+    with tempfile.TemporaryDirectory() as folder:
         one = subject(twin, Path(folder), "half_cheetah-rhythm")
-        stored = _pairs(one, POWER_SEEDS, 128)
+        parent, candidate = _pairs(one, POWER_SEEDS, 64)
         one.evaluator.close()
-    chance, accepted, rejected = np.random.default_rng(1), 0, 0
-    for _ in range(2000):
-        # A pair of bootstrap scores, each of either side: alike by construction.
-        a, b = (chance.choice(np.concatenate(stored), 64) for _ in range(2))
-        verdict = _bootstrap(a, b, one)
-        accepted, rejected = accepted + (verdict is Verdict.ACCEPT), rejected + (verdict is Verdict.REJECT)
-    say(f"bootstrap: {accepted} of 2000 accepted, {rejected} rejected")
-    return {"null_gates": gates, "null_accepted": verdicts.count("accept"), "bootstrap": 2000,
-            "bootstrap_accepted": accepted, "bootstrap_rejected": rejected}  # fmt: skip
+    pool, chance, found = np.concatenate([parent, candidate]), np.random.default_rng(1), list[Verdict]()
+    for _ in range(gates):
+        # Either side draws from both sides' scores: alike by construction.
+        found.append(_bootstrap(*(chance.choice(pool, 64) for _ in range(2)), one))
+    accepted, rejected = found.count(Verdict.ACCEPT), found.count(Verdict.REJECT)
+    say(f"bootstrap: {accepted} of {gates} accepted, {rejected} rejected; stored scores: mean {pool.mean():.0f}, "
+        f"std {pool.std():.0f}")  # fmt: skip
+    return {"bootstrap": gates, "bootstrap_accepted": accepted, "bootstrap_rejected": rejected}
 
 
 def _bootstrap(parent: np.ndarray, candidate: np.ndarray, one: Subject) -> Verdict:
@@ -225,12 +230,22 @@ def kill(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 def main(
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; default: all.")] = None,
-    gates: Annotated[int, typer.Option(help="Gates in power, null and kill; default: 20, 10 and 30.")] = 0,
+    gates: Annotated[
+        int, typer.Option(help="Gates in power, null, bootstrap and kill; default: 20, 10, 2000, 30.")
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Measure what the gate catches, misses and costs."""
-    run = {"modules": modules, "power": power, "null": null, "cost": cost, "beside": beside, "kill": kill}
-    counts = {"power": 20, "null": 10, "kill": 30}
+    run = {
+        "modules": modules,
+        "power": power,
+        "null": null,
+        "bootstrap": bootstrap,
+        "cost": cost,
+        "beside": beside,
+        "kill": kill,
+    }
+    counts = {"power": 20, "null": 10, "bootstrap": 2000, "kill": 30}
     for name in part or ():
         if name not in run:
             raise SurefootError(f"--part {name}: unknown; {nearest(name, PARTS)}")
