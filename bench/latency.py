@@ -22,6 +22,7 @@ from controllers.stack import load_stack
 from runtime.errors import SurefootError
 from runtime.realtime import GUARD_PRIORITY, loop_cores
 from runtime.supervisor import Setup, Supervisor
+from runtime.tape import stalls
 from runtime.tapefile import read_tape
 from runtime.worker import WorkerSpec
 from safety.stack_rules import stack_rules
@@ -92,7 +93,8 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
     state = supervisor.guard.state
     figures = {
         "ticks": int(state["ticks"]), "rate": rate, "loaded": not idle, "fifo": fifo,
-        "guard_missed": int(state["guard_missed"]), "guest_missed": int(state["guest_missed"]),
+        "guard_missed": int(state["guard_missed"]), "guard_stalls": stalls(rows),
+        "guest_missed": int(state["guest_missed"]),
         **{f"{name}_us": spread(values) for name, values in samples.items()},
         "nanosleep_over": int((samples["nanosleep"] >= period / 1e3).sum()),
         "cyclictest_over": int(histogram[period // 1000 :].sum()) if whole else None,
@@ -136,7 +138,8 @@ def lines(figures: dict[str, Any]) -> list[str]:
         cells = "".join(f"{v:10.1f}" for v in values.values()) if values else "   not available"
         out.append(f"{name:12}{cells}")
     out.append(
-        f"guard misses {figures['guard_missed']}, guest misses {figures['guest_missed']}; over one period: "
+        f"guard misses {figures['guard_missed']} in {figures['guard_stalls']} stalls (one stall of n periods is n "
+        f"misses), guest misses {figures['guest_missed']}; cycles over one period, which count as stalls do: "
         f"cyclictest {figures['cyclictest_over']}, nanosleep {figures['nanosleep_over']}"
     )
     return out + [f"degraded: {reason}" for reason in figures["degraded"]]

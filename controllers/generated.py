@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from runtime.compiled import cache_folder
+from runtime.compiled import cache_folder, mark_used, prune
 from runtime.errors import SurefootError
 
 PACKAGES = ("mujoco", "numba", "llvmlite", "numpy")
@@ -67,6 +67,8 @@ def load_generated(
     folder = cache_folder() / package
     if not folder.is_dir():
         _write(folder, {"__init__": "", main: source.replace(PACKAGE, package), **layers})
+        prune()
+    mark_used(folder)
     _import(package, folder / "__init__.py", {}, [str(folder)])
     for name in layers:
         _compile_functions(_import(f"{package}.{name}", folder / f"{name}.py", {}))

@@ -129,7 +129,8 @@ def load_stack(name: str, sets: tuple[str, ...] = ()) -> Stack:
 
     Args:
         name: Name or path.
-        sets: Changes, each `key=value` with a dotted key, applied before anything is checked.
+        sets: Changes, each `key=value` with a dotted key, applied before anything is checked; `limb.clock=9` is short
+            for `layers.limb.clock=9`.
 
     Raises:
         SurefootError: with what is wrong, where, and what would be right.
@@ -137,7 +138,10 @@ def load_stack(name: str, sets: tuple[str, ...] = ()) -> Stack:
     path = config.find("stacks", name)
     document = config.load(path)
     for assignment in sets:
-        config.override(document, assignment)
+        slot = assignment.partition("=")[0].partition(".")[0]
+        layers = document.get("layers")
+        short = slot not in document and isinstance(layers, dict) and slot in layers
+        config.override(document, f"layers.{assignment}" if short else assignment)
     return build_stack(path.stem, document, path)
 
 

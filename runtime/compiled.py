@@ -4,8 +4,12 @@ Numba's own cache does not see that a function called from another module was ed
 core's machine code is therefore kept in a folder named after everything that it is made from.
 """
 
+import contextlib
 import hashlib
 import os
+import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
@@ -23,6 +27,9 @@ _SOURCES = {
 }  # fmt: skip
 
 
+UNUSED = 14 * 86400.0  # [s] after which compiled code that nobody loaded is removed
+
+
 def cache_folder() -> Path:
     """Where compiled code is kept: `surefoot` in the user's cache folder (XDG)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "surefoot"
@@ -38,7 +45,30 @@ def core_folder() -> str:
             digest.update((root / folder / f"{module}.py").read_bytes())
     for package in ("mujoco", "numba", "llvmlite", "numpy"):
         digest.update(version(package).encode())
-    return str(cache_folder() / f"core-{digest.hexdigest()[:24]}")
+    core = cache_folder() / f"core-{digest.hexdigest()[:24]}"
+    mark_used(core)
+    return str(core)
+
+
+def mark_used(folder: Path) -> None:
+    """Notes that compiled code is in use, which keeps `prune` away from it."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
+def prune(unused: float = UNUSED) -> None:
+    """Removes compiled code that was not loaded for `unused` [s].
+
+    A folder is moved away whole before it is taken apart, so that a process which looks for it finds all of it or
+    nothing, and compiles again.
+    """
+    limit = time.time() - unused
+    for folder in (*cache_folder().glob("surefoot_*"), *cache_folder().glob("core-*")):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime < limit:
+                scratch = tempfile.mkdtemp(dir=cache_folder(), prefix=".old-")
+                os.rename(folder, scratch)
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -206,3 +206,11 @@ def test_a_layer_that_does_not_compile_names_its_file_and_line(
     found = refusal(lambda: built.compiled)
     assert found.startswith(f"{path}:{line}: ")
     assert message in found
+
+
+def test_a_slot_stands_for_its_place_among_the_layers() -> None:
+    long, short = (load_stack("ant-rhythm", (f"{key}=9",)) for key in ("layers.limb.clock", "limb.clock"))
+    assert short.params.tobytes() == long.params.tobytes()
+    assert short.params["limb"]["clock"] != load_stack("ant-rhythm").params["limb"]["clock"]
+    with pytest.raises(SurefootError, match=r"'clok'.*did you mean 'clock'"):
+        load_stack("ant-rhythm", ("limb.clok=9",))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import SurefootError
-from runtime.tape import EVENT, Ring, event_record
+from runtime.tape import EVENT, Ring, event_record, stalls
 
 NUMBER = np.dtype([("value", "f8")])
 
@@ -53,3 +53,11 @@ def test_a_ring_of_other_records_is_refused() -> None:
 def test_a_long_event_is_cut_to_its_slot() -> None:
     record = event_record(1, 2, "x" * 5000)
     assert record["size"][0] == EVENT["text"].shape[0]
+
+
+def test_a_stall_counts_once_however_many_ticks_it_covers() -> None:
+    rows = np.zeros(8, [("skipped", "i8"), ("overrun", "i8")])
+    rows["skipped"][1] = 5  # slept through
+    rows["overrun"][3], rows["skipped"][4] = 1, 2  # held up within a tick, and the next ones skipped
+    rows["overrun"][6] = 1
+    assert stalls(rows) == 3
