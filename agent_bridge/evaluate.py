@@ -17,7 +17,7 @@ from agent_bridge.feedback import Episode
 from controllers.stack import Stack, build_stack
 from planners.planner import make_planner
 from runtime import config
-from runtime.episode import EpisodeResult
+from runtime.episode import EpisodeResult, episode_ticks
 from runtime.episode import ticks as tick_rows
 from runtime.errors import SurefootError, nearest
 from runtime.guest import Guest
@@ -69,14 +69,15 @@ def evaluate(
         plant = make_plant("native", stack.robot, stack.timestep, stack.frame_skip)
         try:
             for seed in seeds:
-                rows: list[np.ndarray] = []
+                rows, count = np.zeros(ticks or episode_ticks(stack), row_dtype(stack.robot)), 0
                 result = EpisodeResult(seed)
                 try:
                     for row in tick_rows(guest, plant, result, monitor=monitor, one_tick=False, steps=ticks):
-                        rows.append(row.copy())
+                        rows[count] = row[0]
+                        count += 1
                 except GuestFailed as failure:
                     result.error = str(failure)
-                yield Episode(result, np.concatenate(rows) if rows else np.zeros(0, row_dtype(stack.robot)))
+                yield Episode(result, rows[:count])
                 if result.error is not None:
                     return
         finally:

@@ -97,7 +97,8 @@ class Workbench:
         from agent_bridge.contracts import contract, slot_contract
 
         bases = self._bases()
-        return contract(self.stack) | {"slots": [slot_contract(self.stack, s, v) for s, v in bases.items()]}
+        told = contract(self.stack) | {"dev_seeds": len(self._all_dev_seeds())}
+        return told | {"slots": [slot_contract(self.stack, s, v) for s, v in bases.items()]}
 
     @tool()
     def source(self, slot: Slot, version: Annotated[str, Field(description="A hash; empty: active.")] = "") -> str:
@@ -161,6 +162,7 @@ class Workbench:
         self, slot: Slot, base: Base, source: Source = "", params: Params | None = None,
         variants: Annotated[list[dict[str, Any]], Field(description="Several sets of params at once.")] | None = None,
         seeds: Annotated[int, Field(ge=0, le=64, description="How many dev seeds; 0: the usual number.")] = 0,
+        first: Annotated[int, Field(ge=0, description="Which dev seed to begin with, to try on others.")] = 0,
         ticks: Annotated[int, Field(ge=0, description="Per episode; 0: a whole one.")] = 0,
         hypothesis: str = "", wait: Annotated[float, Field(ge=0, le=LONGEST_WAIT)] = LONGEST_WAIT,
     ) -> dict[str, Any]:  # fmt: skip
@@ -172,7 +174,7 @@ class Workbench:
         if variants is not None and len(variants) > self.policy.probe_variants:
             raise SurefootError(f"probe: {len(variants)} variants; at most {self.policy.probe_variants} at once")
         made = [self._make(bases[slot], source, {**(params or {}), **v}) for v in (variants or [{}])]
-        chosen = self._dev_seeds(seeds or self.policy.probe_seeds)
+        chosen = self._dev_seeds(seeds or self.policy.probe_seeds, first)
         from runtime.episode import episode_ticks
 
         most = len(made) * len(chosen) * (ticks or episode_ticks(self.stack))
@@ -307,10 +309,16 @@ class Workbench:
         VersionStore(self.store / "versions").submit(version)
         return version
 
-    def _dev_seeds(self, count: int) -> list[int]:
+    def _all_dev_seeds(self) -> list[int]:
         from agent_bridge.gatefile import load_gate
 
-        return list(load_gate(self.stack.robot.name).seeds["dev"])[:count]
+        return list(load_gate(self.stack.robot.name).seeds["dev"])
+
+    def _dev_seeds(self, count: int, first: int = 0) -> list[int]:
+        dev = self._all_dev_seeds()
+        if first + count > len(dev):
+            raise SurefootError(f"probe: {count} seeds from number {first} on; there are {len(dev)} dev seeds")
+        return dev[first : first + count]
 
     def _request(self, kind: str, slot: str, bases: Mapping[str, Any], made: list[Any], seeds: list[int],
                  hypothesis: str) -> dict[str, Any]:  # fmt: skip

@@ -1,5 +1,8 @@
 """An agent without a language model: it searches a layer's parameters by CMA-ES, through the same tools as any other.
 
+Gaits are chaotic: what is best on a few seeds is so by luck. Every generation meets other dev seeds, in whole episodes,
+and what is submitted is the centre of the distribution, or a set that beats it on many seeds.
+
 It starts `surefoot mcp`, reads the slot's parameters and their ranges, tries sets of them with `probe`, submits the
 best one to the gate and asks for its promotion. It has no privileges: what it knows is what the tools tell.
 
@@ -26,6 +29,8 @@ ABSOLUTE, RELATIVE = 0.02, 0.1
 """Step of a parameter: this share of its range, or of its value where that is more."""
 SIGMA = 0.3
 """Initial standard deviation in those steps."""
+FINALISTS = 3
+"""Winners of the last generations that are compared with the centre on more seeds."""
 WORST = 3
 """One episode in so many counts twice: the worst ones, because a gait that falls now and then is no gait."""
 
@@ -102,39 +107,35 @@ class Tools:
 
 async def search(tools: Tools, slot: str, chosen: Sequence[str], evaluations: int, population: int, seeds: int,
                  ticks: int, seed: int) -> dict[str, Any]:  # fmt: skip
-    """Searches, submits the best set of parameters, and asks for its promotion; returns what came of it."""
-    here = next(s for s in (await tools("slots"))["slots"] if s["slot"] == slot)
+    """Searches, submits what does best on many seeds, and asks for its promotion; returns what came of it."""
+    told = await tools("slots")
+    here = next(s for s in told["slots"] if s["slot"] == slot)
     base, space = here["active"], Space.of(here["parameters"], chosen)
     options = {"popsize": population, "CMA_diagonal": True, "seed": seed + 1, "verbose": -9}
     strategy = cma.CMAEvolutionStrategy(np.zeros(space.size), SIGMA, options)
-    best, top, spent = np.zeros(space.size), -np.inf, 0
-    while spent < evaluations:
+    winners: list[np.ndarray] = []
+    while len(winners) * population < evaluations:
         tried = strategy.ask()
-        tried[0] = best if spent else tried[0] * 0.0  # the base first, then the best so far again
         report = await tools.finished(
-            await tools("probe", slot=slot, base=base, variants=[space.params(x) for x in tried], seeds=seeds,
-                        ticks=ticks, hypothesis=f"CMA-ES after {spent} evaluations")
+            await tools(
+                "probe", slot=slot, base=base, variants=[space.params(x) for x in tried], seeds=seeds, ticks=ticks,
+                first=len(winners) * seeds % (told["dev_seeds"] - seeds + 1),
+                hypothesis=f"CMA-ES after {len(winners)} generations",
+            )
         )  # fmt: skip
         scores = [objective(v.get("scores", [])) for v in report["variants"]]
         strategy.tell(tried, [-s if np.isfinite(s) else 1e6 for s in scores])
-        spent += len(tried)
-        if max(scores) > top:
-            best, top = np.array(tried[int(np.argmax(scores))]), max(scores)
-        print(f"{spent:5} evaluations: best {top:.1f}, base's mean {report['parent_mean']:.1f}, "
-              f"sigma {strategy.sigma:.3f}", file=sys.stderr, flush=True)  # fmt: skip
-    centre = await _better(tools, slot, base, space, [best, strategy.result.xfavorite], seeds)
-    return await _submit(tools, slot, base, space.params(centre), spent, top)
-
-
-async def _better(
-    tools: Tools, slot: str, base: str, space: Space, found: list[np.ndarray], seeds: int
-) -> np.ndarray:  # fmt: skip
-    """Of the best vector and the distribution's centre, the one that does better in whole episodes on more seeds."""
-    variants = [space.params(x) for x in found]
+        winners.append(np.array(tried[int(np.argmax(scores))]))
+        print(f"generation {len(winners)}: best {max(scores):.1f}, median {np.median(scores):.1f}, the base's mean "
+              f"{report['parent_mean']:.1f}, sigma {strategy.sigma:.3f}", file=sys.stderr, flush=True)  # fmt: skip
+    finalists = [strategy.result.xfavorite, *winners[-FINALISTS:]]
     report = await tools.finished(
-        await tools("probe", slot=slot, base=base, variants=variants, seeds=2 * seeds, hypothesis="the last two")
-    )
-    return found[int(np.argmax([objective(v.get("scores", [])) for v in report["variants"]]))]
+        await tools("probe", slot=slot, base=base, variants=[space.params(x) for x in finalists],
+                    seeds=min(3 * seeds, told["dev_seeds"]), ticks=ticks, hypothesis="the last ones, on more seeds")
+    )  # fmt: skip
+    scores = [objective(v.get("scores", [])) for v in report["variants"]]
+    params = space.params(finalists[int(np.argmax(scores))])
+    return await _submit(tools, slot, base, params, len(winners) * population, max(scores))
 
 
 async def _submit(tools: Tools, slot: str, base: str, params: dict[str, Any], spent: int, top: float) -> dict[str, Any]:
@@ -165,8 +166,8 @@ def main(
     parameter: Annotated[list[str] | None, typer.Option(help="One to search; default: all that are not 0.")] = None,
     evaluations: Annotated[int, typer.Option(min=1, help="Sets of parameters to try.")] = 240,
     population: Annotated[int, typer.Option(min=4, max=32)] = 12,
-    seeds: Annotated[int, typer.Option(min=1, max=32, help="Dev seeds per set.")] = 6,
-    ticks: Annotated[int, typer.Option(min=0, help="Ticks per episode while searching; 0: whole ones.")] = 500,
+    seeds: Annotated[int, typer.Option(min=1, max=32, help="Dev seeds per set.")] = 8,
+    ticks: Annotated[int, typer.Option(min=0, help="Ticks per episode; 0: whole ones.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     store: Annotated[Path, typer.Option(help="The run store.")] = Path("runs"),
     run: Annotated[str | None, typer.Option(help="The robot's run, if there is more than one.")] = None,
