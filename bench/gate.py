@@ -139,7 +139,8 @@ def bootstrap(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
     pool, chance, found = np.concatenate([parent, candidate]), np.random.default_rng(1), list[Verdict]()
     for _ in range(gates):
         # Either side draws from both sides' scores: alike by construction.
-        found.append(_bootstrap(*(chance.choice(pool, 64) for _ in range(2)), one))
+        a, b = chance.choice(pool, (2, 64))
+        found.append(_bootstrap(a, b, one))
     accepted, rejected = found.count(Verdict.ACCEPT), found.count(Verdict.REJECT)
     say(f"bootstrap: {accepted} of {gates} accepted, {rejected} rejected; stored scores: mean {pool.mean():.0f}, "
         f"std {pool.std():.0f}")  # fmt: skip
@@ -230,9 +231,7 @@ def kill(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 def main(
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; default: all.")] = None,
-    gates: Annotated[
-        int, typer.Option(help="Gates in power, null, bootstrap and kill; default: 20, 10, 2000, 30.")
-    ] = 0,
+    gates: Annotated[int, typer.Option(help="How many; default: power 20, null 10, bootstrap 2000, kill 30.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Measure what the gate catches, misses and costs."""
