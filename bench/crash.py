@@ -1,7 +1,7 @@
 """SIGKILL of the whole runtime at random moments of swapping: does the next start run what passed probation?
 
-One run folder is used from the first kill to the last. Each start resumes it, a swap of a random layer is asked for, and
-at a random moment between the request and some time after its usual end the process group is killed.
+One run folder is used from the first kill to the last. Each start resumes it, a swap of a random layer is asked for,
+and at a random moment between the request and some time after its usual end the process is killed.
 """
 
 import json as json_module

@@ -64,8 +64,9 @@ def test_a_killed_runtime_comes_back_with_what_passed_probation(tmp_path: Path) 
         assert (done["phase"], done["reason"]) == ("active", "")
         second, active = edited(folder, "joint", "second")
         asked = request_swap(folder, {"joint": second.hash}, active, ungated="test")
+        third, _ = edited(folder, "balance", "third")
         with pytest.raises(SurefootError, match="wait for its verdict"):
-            request_swap(folder, {"limb": first.hash}, active | {"limb": active["limb"]}, ungated="test")
+            request_swap(folder, {"balance": third.hash}, active, ungated="test")
         wait(folder, asked["transaction"], PATIENCE, until=("shadow", "committing", "probation"))
         status = ask(folder, {"ask": "status"})
         assert status["guard_missed"] == 0

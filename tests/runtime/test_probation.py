@@ -1,0 +1,91 @@
+"""What ends a probation, row by row."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.probation import Baseline, Policy, Probation
+from runtime.tape import Miss, Mode
+
+ROW = np.dtype([("miss", "i8"), ("mode", "i8"), ("rules", "i8"), ("start", "i8"), ("finished", "i8"),
+                ("terminated", "i8"), ("reward", "f8"),
+                ("signals", [("tick", "i8"), ("torso", [("tilt", "f8")])])])  # fmt: skip
+POLICY = Policy(ticks=30, window=10, misses=3, of=8)
+
+
+def row(**fields: Any) -> Any:
+    made = np.zeros(1, ROW)[0]
+    made["reward"], made["finished"] = 1.0, 5
+    for name, value in fields.items():
+        if name in ("tick", "tilt"):
+            made["signals"]["tick" if name == "tick" else "torso"] = value
+        else:
+            made[name] = value
+    return made
+
+
+def usual(**fields: Any) -> Baseline:
+    baseline = Baseline(POLICY.window)
+    baseline.observe(row(**fields) for _ in range(40))
+    return baseline
+
+
+def verdicts(probation: Probation, rows: list[Any]) -> list[str]:
+    """The reasons to go back, of the rows that gave one."""
+    return [reason for r in rows if (reason := probation.observe(r)) is not None]
+
+
+def test_it_passes_after_its_ticks_and_episodes() -> None:
+    probation = Probation(Policy(ticks=5, episodes=1, window=10), usual())
+    assert verdicts(probation, [row(start=i == 0) for i in range(6)]) == []
+    assert not probation.passed
+    probation.observe(row(start=1))
+    assert probation.passed
+
+
+@pytest.mark.parametrize("miss", [m for m in Miss if m not in (Miss.NONE, Miss.LATE, Miss.ABSENT)])
+def test_one_bad_output_is_enough(miss: Miss) -> None:
+    (reason,) = verdicts(Probation(POLICY, usual()), [row(), row(miss=miss, mode=Mode.REPEAT)])
+    assert reason.startswith("bad output")
+
+
+def test_late_answers_count_within_the_last_few_ticks() -> None:
+    late = row(miss=Miss.LATE, mode=Mode.REPEAT)
+    assert verdicts(Probation(POLICY, usual()), [late, late, *[row()] * 8, late, late]) == []
+    assert verdicts(Probation(POLICY, usual()), [late, row(), late, row(), late]) == [
+        "missed deadlines: 3 of the last 5 ticks"
+    ]
+
+
+def test_a_planner_slower_than_the_layers_misses_its_own_deadlines() -> None:
+    def ticks(made: int) -> list[Any]:
+        return [row(tick=t, finished=made if t % 5 == 0 else 0) for t in range(40)]
+
+    assert verdicts(Probation(POLICY, usual(), every=5), ticks(made=9)) == []
+    assert verdicts(Probation(POLICY, usual(), every=5), ticks(made=0))[0] == "missed deadlines: 3 of the last 3 plans"
+    assert verdicts(Probation(POLICY, usual(), every=1), ticks(made=0)) == []
+
+
+def test_a_rule_that_takes_over_is_enough_and_one_that_trips_oftener_than_before() -> None:
+    assert verdicts(Probation(POLICY, usual()), [row(mode=Mode.DAMP, rules=1)])[0].startswith("hard violation")
+    tripped = [row(rules=1)] * 6
+    assert verdicts(Probation(POLICY, usual()), tripped) == [
+        "interventions: a rule tripped in 6 of 6 ticks, usually 0.0"
+    ]
+    assert verdicts(Probation(POLICY, usual(rules=1)), tripped) == []
+
+
+def test_a_lost_score_is_seen_within_a_window_and_a_fall_at_once() -> None:
+    assert verdicts(Probation(POLICY, usual()), [row(reward=0.7)] * 30) == []
+    assert verdicts(Probation(POLICY, usual()), [row(reward=0.4)] * 10) == [
+        "score: 4.0 in 10 ticks, usually at least 5.0"
+    ]
+    assert verdicts(Probation(POLICY, usual()), [row(terminated=1)]) == ["score: the robot fell"]
+    fell_before = usual()
+    fell_before.observe([row(terminated=1)])
+    assert verdicts(Probation(POLICY, fell_before), [row(terminated=1)]) == []
+
+
+def test_before_a_window_is_known_no_score_is_too_low() -> None:
+    assert verdicts(Probation(POLICY, Baseline(POLICY.window)), [row(reward=-100.0)] * 20) == []
