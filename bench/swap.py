@@ -230,9 +230,18 @@ class Bench:
                 guard.state["wanted"] = 1
 
         swapped = self.run(20 * IDENTICAL, self.own, poll, seed=seed)
-        count = min(len(plain.rows), len(swapped.rows))
+        count = undisturbed(plain.rows, swapped.rows)
+        commits = int(swapped.commits[:count].sum())
         same_bits = plain.rows["sent"][:count].tobytes() == swapped.rows["sent"][:count].tobytes()
-        return same_bits, int(swapped.commits.sum())
+        return commits > 0 and same_bits, commits
+
+
+def undisturbed(first: np.ndarray, second: np.ndarray) -> int:
+    """Ticks until one of two runs missed an answer, was late, or planned less: from there on they must differ."""
+    count = min(len(first), len(second))
+    a, b = first[:count], second[:count]
+    bad = (a["miss"] != 0) | (b["miss"] != 0) | (a["skipped"] + b["skipped"] > 0) | (a["finished"] != b["finished"])
+    return int(np.argmax(bad)) if bad.any() else count
 
 
 @contextlib.contextmanager
