@@ -97,7 +97,9 @@ def hazards(robot: Robot, start: int, period: float, joint: int = 0) -> list[Haz
         tick.ages[:] = (len(tick.recent) - 1) * period
 
     def push(tick: Tick) -> None:
-        if tick.tick == start:
+        # A shove of three blows, 50 ms apart: a single one lets a walking robot recover, and then no rule is needed.
+        since = tick.tick - start
+        if since < round(0.15 / period) and since % round(0.05 / period) == 0:
             tip(robot, 0, 18.0 if robot.layout["free"] else 14.0)(tick)
 
     def bang(tick: Tick) -> None:

@@ -69,6 +69,7 @@ def measure(run: GuardedRun, name: str, seeds: range, phases: int) -> dict[str, 
         for _ in range(phases):
             mark = run.mark()
             speeds.append(float(run.recent[-1]["torso"]["vx"][0]))
+            run.back(mark)
             times.append(stop_time(run, allowed))
             run.back(mark)
             run.run(step)

@@ -150,16 +150,22 @@ def find_runs(paths: list[Path], rules: RuleSet) -> list[Trace]:
 
 
 @app.command()
-def explain(rule: Annotated[str, typer.Argument(help="Id of a rule.")], file: File = "ant", json: Json = False) -> None:
-    """Print a rule as a sentence, with its reason, its signals and its cost."""
+def explain(
+    rule: Annotated[str, typer.Argument(help="Id of a rule.")],
+    file: File = "ant",
+    store: Annotated[Path, typer.Option(help="Folder of the runs in which to look for its last trip.")] = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Print a rule as a sentence, with its reason, its signals, its cost, and when it last tripped."""
     from safety.explain import explain as explain_rule
+    from safety.lasttrip import last_trip
 
     rules = _load(file)
     if rule not in {r.id for r in rules.rules}:
         raise SurefootError(f"{rules.path}: no rule {rule!r}; {nearest(rule, [r.id for r in rules.rules])}")
-    figures = explain_rule(rules, rule)
+    figures, last = explain_rule(rules, rule), last_trip(rules, rule, store)
     if json:
-        _print_json(figures)
+        _print_json(figures | {"last_trip": last.__dict__ if last else None})
         return
     typer.echo(f"{figures['id']}: {figures['sentence']}")
     typer.echo(f"Why: {figures['why']}")
@@ -169,6 +175,8 @@ def explain(rule: Annotated[str, typer.Argument(help="Id of a rule.")], file: Fi
     assert isinstance(signals, dict)
     typer.echo(f"Reads: {', '.join(f'{k} = {v}' for k, v in signals.items())}")
     typer.echo(f"Cost: about {figures['cost_us']:.2f} us a tick. Stands in {figures['file']}.")
+    trip = f"{last.run} at {last.time:.2f} s, margin {last.margin:.3f}" if last else f"in no run under {store}"
+    typer.echo(f"Last tripped: {trip}.")
 
 
 @app.command()

@@ -106,7 +106,7 @@ def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], 
     Args:
         rules: The rule set, whose units the values are in.
         nominal: One value per signal, for those that a test does not mention.
-        given: Series per signal, element (`q[hip_4]`), group (`q[hip]`), `mode` or `rearm`; of two the later one counts.
+        given: Series per signal, element (`q[hip_4]`), group (`q[hip]`), `mode` or `rearm`; the later one counts.
         least: Ticks at least.
         where: For messages.
     """

@@ -30,7 +30,30 @@ def test_test_says_how_many_passed() -> None:
 
 def test_explain_reads_a_rule_aloud() -> None:
     result = CliRunner().invoke(app, ["explain", "R-03", "ant"])
-    assert "When tilt > 0.75 rad, or when that is unknown: hold for 2000 ms, then damp" in result.stdout
+    assert "> 0.75 rad, or when that is unknown: hold for 2000 ms, then damp" in result.stdout
+
+
+def test_explain_says_when_a_rule_last_tripped(tmp_path: Path) -> None:
+    from runtime.records import load_robot
+    from runtime.tape import row_dtype
+    from runtime.tapefile import TapeWriter
+
+    robot = load_robot("half_cheetah")
+    rows = np.zeros(40, row_dtype(robot))
+    rows["tick"] = rows["answered"] = np.arange(40)
+    rows["start"][0] = True
+    rows["signals"]["time"] = 0.05 * np.arange(40)
+    rows["signals"]["torso"]["height"], rows["signals"]["torso"]["tilt"] = 0.6, 0.1
+    rows["signals"]["torso"]["tilt"][20:22] = 1.3
+    (tmp_path / "fallen").mkdir()
+    tape = TapeWriter(robot, tmp_path / "fallen" / "tape-000.mcap")
+    tape.rows(0, rows)
+    tape.close()
+    arguments = ["half_cheetah", "--store", str(tmp_path), "--json"]
+    document = json.loads(CliRunner().invoke(app, ["explain", "R-03", *arguments]).stdout)
+    assert document["last_trip"]["run"] == "fallen" and document["last_trip"]["time"] == pytest.approx(1.3)
+    other = CliRunner().invoke(app, ["explain", "R-08", *arguments[:-1]])
+    assert f"Last tripped: in no run under {tmp_path}." in other.stdout
 
 
 def test_explain_of_an_unknown_rule_lists_the_valid_ones() -> None:
@@ -47,7 +70,7 @@ def test_new_writes_a_file_that_checks(tmp_path: Path) -> None:
 
 def test_replay_compares_with_other_rules(tmp_path: Path) -> None:
     rules = load_rules("half_cheetah")
-    trace = next(t.trace for t in load_tests(rules).tests if t.name == "R-03 across both thresholds")
+    trace = next(t.trace for t in load_tests(rules).tests if t.name == "R-03 holds a lean of 1.02 rad")
     run, other = tmp_path / "run.npz", tmp_path / "milder.yaml"
     trace.save(run)
     other.write_text(rules.path.read_text().replace("tilt > 1.0 rad", "tilt > 1.5 rad"))

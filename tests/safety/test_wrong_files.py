@@ -42,7 +42,8 @@ def test_a_stack_that_ticks_at_another_rate_is_refused() -> None:
 def test_all_errors_of_a_file_are_reported_together(tmp_path: Path) -> None:
     good = Path("configs/rules/ant.yaml").read_text()
     path = tmp_path / "two.yaml"
-    path.write_text(good.replace("tilt > 0.75 rad", "tlt > 0.75 rad").replace("plan_age > 150 ms", "plan_age > 150 m"))
+    wrong = good.replace("when: tilt + 0.1 s", "when: tlt + 0.1 s").replace("plan_age > 150 ms", "plan_age > 150 m")
+    path.write_text(wrong)
     with pytest.raises(RuleFileError) as caught:
         load_rules(str(path))
     assert [f.code for f in caught.value.findings] == ["unknown-signal", "unit-mismatch"]
