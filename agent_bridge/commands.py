@@ -159,7 +159,7 @@ def trials(
     settle(store)
     rows = select(ledger_of(store).rows(), kind, verdict, slot, environment, candidate, last)
     if html is not None:
-        from agent_bridge.page import write_page  # type: ignore[import-not-found,unused-ignore]
+        from agent_bridge.page import write_page
 
         typer.echo(write_page(store, html))
     elif json:

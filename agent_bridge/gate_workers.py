@@ -284,7 +284,7 @@ def _pair(parent: GuestSpec, candidate: GuestSpec, episode: Episode) -> list[Epi
 
 def _register_ray() -> None:
     try:
-        from ray.util.joblib import register_ray  # type: ignore[import-not-found,unused-ignore]
+        from ray.util.joblib import register_ray
     except ImportError:
         raise SurefootError("backend ray: Ray is not installed; pip install 'surefoot[ray]', or use loky") from None
     register_ray()
