@@ -118,7 +118,7 @@ def read_tuning(path: Path) -> Tuning:
 
 def _parameter(key: str, doc: config.Section, document: dict[str, Any]) -> Parameter:
     low, high = doc.take("low", config.number()), doc.take("high", config.number())
-    log = doc.take("log", _truth, False)
+    log = doc.take("log", config.truth, False)
     start = doc.take("start", config.number(), None)
     doc.finish()
     if start is None:
@@ -162,10 +162,4 @@ def _texts(value: object, where: str) -> tuple[str, ...]:
 def _list(value: object, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise SurefootError(f"{where}: expected a list, found {value!r}")
-    return value
-
-
-def _truth(value: object, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise SurefootError(f"{where}: expected true or false, found {value!r}")
     return value

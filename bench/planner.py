@@ -77,11 +77,12 @@ IDEAS: dict[str, dict[str, tuple[str, ...]]] = {
     "ant": {
         "as shipped": (),
         "candidates of one scale": ("planner.finest=1",),
+        "without the bare base": ("planner.bare=false",),
         "the plan decays": ("planner.decay=0.504186948858",),
         "the reference's sigma and clip": ("planner.sigma=0.0761421164", "planner.clip=0.12016284"),
         "one round": ("planner.round=1000",),
         "Euler 5 ms, twice the candidates": (
-            "planner.model={timestep: 0.005, integrator: euler}", "planner.budget=72"),
+            "planner.model={timestep: 0.005, integrator: euler}", "planner.budget=76"),
     },
     "half_cheetah": {
         "as shipped": (),

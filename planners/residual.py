@@ -40,6 +40,7 @@ class ResidualPlanner:
         self.smoothing = doc.take("smoothing", config.number(0.0, 1.0), 0.4)
         self.decay = doc.take("decay", config.number(0.0, 1.0), 0.5)
         self.finest = doc.take("finest", config.number(1e-6, 1.0), 1.0)
+        self.bare = doc.take("bare", config.truth, False)
         doc.finish()
         self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=self.round, horizon=self.horizon,
                                  threads=threads, hold=self.every)  # fmt: skip
@@ -66,6 +67,8 @@ class ResidualPlanner:
             if round_ == 0:
                 steps[0] = 0.0  # candidate 0 is the warm-started plan itself
             candidates = np.clip(best + steps[:count], -self.clip, self.clip)
+            if round_ == 0 and self.bare:
+                candidates[1:2] = 0.0  # and candidate 1 the base alone, the way back from a plan gone wrong
             scores = self.rollouts.run(snapshot, candidates)
             spending.spent(count, self.horizon * self.every)
             top = int(np.argmax(scores))

@@ -123,6 +123,13 @@ def text(value: object, where: str) -> str:
     return value
 
 
+def truth(value: object, where: str) -> bool:
+    """Read true or false."""
+    if not isinstance(value, bool):
+        raise SurefootError(f"{where}: expected true or false, found {value!r}")
+    return value
+
+
 def integer(low: int, high: int) -> Callable[[object, str], int]:
     """A reader of whole numbers in [low, high]."""
 

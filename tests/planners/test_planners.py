@@ -263,3 +263,18 @@ def test_the_scales_of_a_round_span_a_range_and_leave_the_noise_alone() -> None:
     factors = drawn[1] / drawn[0]
     np.testing.assert_allclose(factors, np.broadcast_to(factors[:, :1, :1], factors.shape), rtol=1e-9)
     assert 0.1 <= factors.min() < 0.5 < factors.max() <= 1.0
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_the_bare_base_is_a_candidate_where_it_is_asked_for(bare: bool) -> None:
+    """A plan that is worse than nothing is dropped with two candidates."""
+    planner = planner_of(ANT, "planner.horizon=4", f"planner.bare={str(bare).lower()}")
+    planner.plan[:] = 0.1
+
+    def effort(start: np.ndarray, plan: np.ndarray) -> np.ndarray:
+        return -np.abs(plan).sum(axis=(1, 2))
+
+    planner.rollouts.run = effort  # type: ignore[method-assign, assignment]
+    decision = planner.decide(snapshots(ANT)[8:9], Budget(candidates=2))
+    assert bool(decision.residual.any()) is not bare
+    planner.close()
