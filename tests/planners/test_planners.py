@@ -272,7 +272,7 @@ def test_the_bare_base_is_a_candidate_where_it_is_asked_for(bare: bool) -> None:
     planner.plan[:] = 0.1
 
     def effort(start: np.ndarray, plan: np.ndarray) -> np.ndarray:
-        return -np.abs(plan).sum(axis=(1, 2))
+        return np.asarray(-np.abs(plan).sum(axis=(1, 2)))
 
     planner.rollouts.run = effort  # type: ignore[method-assign, assignment]
     decision = planner.decide(snapshots(ANT)[8:9], Budget(candidates=2))
