@@ -20,8 +20,8 @@ import numba
 
 # Every module that holds compiled code of the core, or constants that it takes in.
 _SOURCES = {
-    "runtime": ("clock", "compiled", "guard", "libc", "mailbox", "native", "records", "seats", "serve", "signals",
-                "tape"),
+    "runtime": ("account", "clock", "compiled", "exchange", "guard", "guard_state", "libc", "mailbox", "native",
+                "records", "seats", "serve", "signals", "tape"),
     "runtime/plants": ("native",),
     "safety": ("evaluator", "fallbacks", "kernel", "limits", "model", "tape"),
 }  # fmt: skip

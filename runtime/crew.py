@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import SurefootError
-from runtime.guard import Guard
+from runtime.guard_state import Guard
 from runtime.mailbox import Layout, Mailbox
 from runtime.recruit import GuestFailed, Recruit
 from runtime.sandbox import Child, Level, Limits

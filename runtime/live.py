@@ -10,7 +10,7 @@ from runtime import config
 from runtime.compiled import core_folder
 from runtime.episode import EpisodeResult, episode_ticks
 from runtime.errors import SurefootError, nearest
-from runtime.guard import End
+from runtime.guard_state import End
 from runtime.lifecycle import Lifecycle
 from runtime.probation import Policy
 from runtime.realtime import loop_cores

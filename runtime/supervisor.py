@@ -21,7 +21,8 @@ from runtime.clock import now_ns, real_clock
 from runtime.control import ControlServer
 from runtime.crew import Crew
 from runtime.errors import SurefootError
-from runtime.guard import End, begin_episode, make_guard, run_ticks
+from runtime.guard import run_ticks
+from runtime.guard_state import End, begin_episode, make_guard
 from runtime.lifecycle import Lifecycle
 from runtime.mailbox import mail_layout
 from runtime.plants.native import NativePlant

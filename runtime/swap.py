@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from runtime.carry import lost
 from runtime.crew import Crew, Event
 from runtime.errors import SurefootError
-from runtime.guard import Guard
+from runtime.guard_state import Guard
 from runtime.lifecycle import Lifecycle, Stage
 from runtime.probation import Baseline, Policy, Probation
 from runtime.recruit import GuestFailed

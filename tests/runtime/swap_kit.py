@@ -11,7 +11,8 @@ from controllers.stack import Stack
 from runtime.carry import copies, describe, state_key
 from runtime.clock import SECOND, fake_clock
 from runtime.errors import SurefootError
-from runtime.guard import End, begin_episode, close_tick, make_guard, open_tick
+from runtime.guard import close_tick, open_tick
+from runtime.guard_state import End, begin_episode, make_guard
 from runtime.lifecycle import Lifecycle
 from runtime.mailbox import Mailbox, mail_layout, receive, reply
 from runtime.plants.native import NativePlant

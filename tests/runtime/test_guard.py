@@ -12,7 +12,8 @@ from numba import njit
 from numba.core.runtime import _nrt_python, rtsys
 
 from runtime.clock import SECOND, fake_clock, real_clock
-from runtime.guard import End, Guard, begin_episode, close_tick, make_guard, open_tick, run_ticks
+from runtime.guard import close_tick, open_tick, run_ticks
+from runtime.guard_state import End, Guard, begin_episode, make_guard
 from runtime.mailbox import FAILED, Mailbox, head_bytes, mail_layout, receive, reply
 from runtime.plants.native import NativePlant
 from runtime.records import load_robot
@@ -219,6 +220,15 @@ def test_one_tick_latency_applies_the_answer_in_the_next_tick_without_waiting(be
     assert (request["tick"], request["base"], request["sent"][0, 0]) == (1, 0, 0.5)
     assert bench.tick()["miss"] == Miss.LATE
     assert bench.guard.state["guest_missed"] == 1
+
+
+def test_with_one_tick_of_latency_a_decision_takes_as_long_as_the_guest_thought(bench: Bench) -> None:
+    bench.guard.state["one_tick"] = 1
+    bench.tick()
+    bench.answer(0, 0.5, begun=100, done=350)
+    bench.tick()
+    bench.tick()
+    assert list(WAITS[:3]) == [0, 250, PERIOD]
 
 
 def test_an_empty_seat_is_a_miss_at_once(bench: Bench) -> None:
