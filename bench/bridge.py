@@ -32,6 +32,7 @@ from bench.scripted_endpoint import Endpoint, serving, text_turn
 from controllers.stack import load_stack
 from runtime.control import ask
 from runtime.errors import SurefootError
+from runtime.swap_client import slots
 from runtime.versions import stack_versions
 
 STACK, SLOT = "half_cheetah-rhythm", "limb"
@@ -206,19 +207,20 @@ async def _client(store: Path) -> bool:
 def killed(store: Path, kills: int, seed: int) -> Kills:
     """The loop and its gates killed at random moments; then the loop comes to its end."""
     chance, result = random.Random(seed), Kills()
-    base = stack_versions(load_stack(STACK))[SLOT].hash
     with walking(store) as robot, serving(Endpoint()) as endpoint:
 
         def variation(asked: Endpoint, path: str, request: dict[str, Any]) -> Any:
             params = {"stance_frequency": round(chance.uniform(3.0, 6.0), 6)}
             endpoint.script.append(variation)
-            text = said(base, {"hypothesis": "another clock", "params": params})
+            text = said(str(slots(robot)[SLOT]["active"]), {"hypothesis": "another clock", "params": params})
             return 200, text_turn(asked, path, request, text), {}
 
         endpoint.script.append(variation)
         before = ask(robot, {"ask": "status"})["tick"]
         for _ in range(kills):
             loop = subprocess.Popen(_loop(store, endpoint, EVER), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if chance.random() < 0.5:
+                _until_a_gate_works(store)
             time.sleep(chance.uniform(0.2, LONGEST_LIFE))
             result.gates_killed += chance.random() < 0.5 and _kill_job(store)
             loop.kill()
@@ -243,13 +245,27 @@ def killed(store: Path, kills: int, seed: int) -> Kills:
     return result
 
 
-def _kill_job(store: Path) -> bool:
-    """Kills the process of the newest job, if it is at work."""
+def _until_a_gate_works(store: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and _working(store) is None:
+        time.sleep(0.1)
+
+
+def _working(store: Path) -> Path | None:
+    """The newest job's folder, while it is at work."""
     for path in sorted((store / "jobs").glob("*/process.json"), reverse=True)[:1]:
         if not (path.parent / "result.json").exists():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(json_module.loads(path.read_bytes())["pid"], signal.SIGKILL)
-                return True
+            return path.parent
+    return None
+
+
+def _kill_job(store: Path) -> bool:
+    """Kills the process of the newest job, if it is at work."""
+    folder = _working(store)
+    with contextlib.suppress(ProcessLookupError):
+        if folder is not None:
+            os.kill(json_module.loads((folder / "process.json").read_bytes())["pid"], signal.SIGKILL)
+            return True
     return False
 
 
