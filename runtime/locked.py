@@ -35,7 +35,7 @@ from runtime.versions import Version, load_versions
 from runtime.worker import Service, StackHost, WorkerSpec, compile_mail
 
 NEEDED = ("runtime.beside", "runtime.guest", "runtime.serve", "safety.limits", "safety.stack_rules", "safety.compiler",
-          "numpy.random")  # fmt: skip
+          "numpy.random", "numba.core.typing.cffi_utils")  # fmt: skip
 """What is imported, beside all planners, while the project's own files can still be read."""
 NICE = 10
 """Of a candidate's compiling, which must not take the cores from the planner of the worker that drives the robot."""
