@@ -81,7 +81,8 @@ class GateResult:
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""
-        return {**asdict(self), "stages": [s.json() for s in self.stages]}
+        document: dict[str, Any] = _plain(asdict(self))
+        return document
 
 
 def run_gate(

@@ -1,15 +1,17 @@
 """The battery in tests/gate_modules: each module is stopped by the stage meant for it, with a reason that names why."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from agent_bridge import gate_workers
-from agent_bridge.gate import RUN
+from agent_bridge.gate import RUN, GateResult
 from agent_bridge.gate_exact import same_actions
-from agent_bridge.gate_stage import Subject
+from agent_bridge.gate_stage import StageResult, Subject
 from agent_bridge.gate_workers import Evaluator, GuestSpec
 from agent_bridge.gatefile import STAGES, load_gate
+from agent_bridge.statistics import Verdict
 from controllers.stack import load_stack
 from runtime.lineage import descend
 from runtime.versions import stack_versions
@@ -100,3 +102,12 @@ def test_a_version_that_changes_nothing_is_unchanged(store):
 def test_a_simplification_has_to_be_smaller(store):
     found = run(subject(store, SHIPPED.read_text() + "\n", "simplify"), "static")
     assert "not simpler" in found.reasons[0]
+
+
+def test_a_result_is_strict_json():
+    figures = {"tail_p": float("nan"), "lower": -float("inf"), "pairs": 4, "verdict": Verdict.ACCEPT}
+    stage = StageResult("score", figures={"target": figures})
+    document = GateResult("accept", "score", ["better"], [stage], 1, 2, 3.0, 4).document()
+    shown = json.loads(json.dumps(document, allow_nan=False))["stages"][0]["figures"]["target"]
+    assert shown == {"tail_p": None, "lower": None, "pairs": 4, "verdict": "accept"}
+    assert document.keys() >= {"verdict", "stage", "reasons", "stages", "env_steps", "planner_steps", "seconds"}
