@@ -49,15 +49,17 @@ KEPT = ["wake", "skipped", "overrun", "mode", "sent"]
 
 # At 1 kHz the guard may have given a dead worker up before its end is seen.
 GIVEN_UP = {"event": "worker_killed", "reason": "did not answer; a spare took over"}
+# At 1 kHz an answer that says "failed" may come after the deadline: its traceback was printed first.
+TOO_SLOW = {"event": "guest_missed", "reason": "late"}
 # What the tape must say about each fault: one of these events, with these values.
 TOLD: dict[str, tuple[dict[str, str], ...]] = {
     "SIGKILL": ({"event": "worker_died", "how": "SIGKILL"}, GIVEN_UP),
     "SIGSTOP": (GIVEN_UP,),
     "segmentation fault": ({"event": "worker_died", "how": "SIGSEGV"}, GIVEN_UP),
     "endless loop": (GIVEN_UP,),
-    "exception": ({"event": "guest_missed", "reason": "guest_failed"},),
-    "memory exhaustion": ({"event": "guest_missed", "reason": "guest_failed"},),
-    "truncated memory": ({"event": "guest_missed", "reason": "guest_failed"},),
+    "exception": ({"event": "guest_missed", "reason": "guest_failed"}, TOO_SLOW),
+    "memory exhaustion": ({"event": "guest_missed", "reason": "guest_failed"}, TOO_SLOW),
+    "truncated memory": ({"event": "guest_missed", "reason": "guest_failed"}, TOO_SLOW),
     "NaN": ({"event": "guest_missed", "reason": "not_finite"},),
     "infinity": ({"event": "guest_missed", "reason": "not_finite"},),
     "out of range": ({"event": "guest_missed", "reason": "out_of_range"},),
