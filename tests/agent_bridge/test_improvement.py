@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agent_bridge import improvement
+from agent_bridge.evaluate import evaluate
 from agent_bridge.improvement import lower_bound, main, summary
 from agent_bridge.ledger import Ledger
 from agent_bridge.standing import adopt, base_versions
@@ -31,7 +32,6 @@ def test_gain_and_bound_are_told_as_fractions_of_the_parent():
 def test_what_was_promoted_last_is_compared_with_the_stack_and_its_steps_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    evaluate = improvement.evaluate
     monkeypatch.setattr(improvement, "open_holdout", lambda store, robot, reason: range(2))
     monkeypatch.setattr(improvement, "evaluate", lambda stack, versions, seeds: evaluate(stack, versions, seeds, 5))
     stack = load_stack(STACK)
