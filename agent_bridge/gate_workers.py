@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -246,7 +249,7 @@ class Evaluator:
         with Parallel(n_jobs=self.jobs, backend=self.backend) as parallel:
             self._check()
             # Pairs stay together in one process: what disturbs the machine disturbs both sides.
-            pairs = parallel(delayed(_pair)(parent, candidate, e) for e in episodes)
+            pairs = parallel(delayed(_pair)(os.getpid(), parent, candidate, e) for e in episodes)
         results = [r for pair in pairs for r in pair]
         self.count(results)
         for episode, p, c in zip(episodes, results[::2], results[1::2], strict=True):
@@ -278,7 +281,21 @@ class Evaluator:
             get_reusable_executor().shutdown(wait=True)
 
 
-def _pair(parent: GuestSpec, candidate: GuestSpec, episode: Episode) -> list[EpisodeResult]:
+@cache
+def _end_with(host: int) -> None:
+    """A worker process of a gate that is killed must not wait, with its guests, for work that never comes."""
+
+    def watch() -> None:
+        while os.getppid() == host:
+            time.sleep(1.0)
+        os._exit(1)
+
+    if os.getppid() == host:
+        threading.Thread(target=watch, daemon=True, name="end-with-gate").start()
+
+
+def _pair(host: int, parent: GuestSpec, candidate: GuestSpec, episode: Episode) -> list[EpisodeResult]:
+    _end_with(host)
     return [*play_all(parent, [episode]), *play_all(candidate, [episode])]
 
 
