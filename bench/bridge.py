@@ -27,11 +27,13 @@ from mcp import Client, StdioServerParameters
 
 import agent_bridge.examples
 from agent_bridge.ledger import Ledger
+from agent_bridge.session import Session
 from agent_bridge.workbench import Workbench
 from bench.scripted_endpoint import Endpoint, serving, text_turn
 from controllers.stack import load_stack
 from runtime.control import ask
 from runtime.errors import SurefootError
+from runtime.journal import Journal
 from runtime.swap_client import slots
 from runtime.versions import stack_versions
 
@@ -54,6 +56,8 @@ class Door:
     verdicts: list[str] = field(default_factory=list)
     promoted: bool = False
     """Whether the better gait is active after probation."""
+    story: list[str] = field(default_factory=list)
+    """What the robot's events say of it, and why it was not promoted where it was not."""
     ticks: int = 0
     guard_missed: int = 0
     guest_missed: int = 0
@@ -134,6 +138,8 @@ def built_in(store: Path) -> Door:
     with walking(store) as robot, serving(Endpoint(script=list(script))) as endpoint:
         outcome = _improve(store, endpoint, len(script))
         _account(result, robot)
+    session = Session(store, f"{STACK}-{SLOT}").journal.rows()
+    result.story += [f"promotion: {row['outcome']['say']}" for row in session if row["event"] == "promotion"]
     result.seconds = time.monotonic() - begun
     result.verdicts = _verdicts(store)
     result.promoted = outcome["active"][SLOT] not in (base, None)
@@ -153,6 +159,8 @@ def _loop(store: Path, endpoint: Endpoint, trials: int) -> list[str]:
 
 
 def _account(result: Door, robot: Path) -> None:
+    for event in Journal(robot / "events.jsonl").rows():
+        result.story.append(f"{event.get('stage', '')} at tick {event.get('tick')}: {event.get('reason', '')}")
     status = ask(robot, {"ask": "status"})
     result.ticks, result.degraded = status["tick"], list(status.get("degraded", []))
     result.guard_missed, result.guest_missed = status["guard_missed"], status["guest_missed"]
