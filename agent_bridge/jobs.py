@@ -79,7 +79,9 @@ class Jobs:
         Raises:
             SurefootError: The disk refuses.
         """
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        now = time.time_ns()
+        clock = time.strftime("%Y%m%d-%H%M%S", time.localtime(now // 10**9))
+        name = f"{clock}-{now % 10**9:09d}-{secrets.token_hex(2)}"  # names sort by time
         folder = self.folder / name
         with self._locked():
             replace(folder / REQUEST, json.dumps({**request, "started": time.time()}).encode())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from runtime import config
 from runtime.errors import SurefootError, nearest
+
+Word = TypeVar("Word", bound=StrEnum)
 
 
 class Promotion(StrEnum):
@@ -19,6 +23,13 @@ class Promotion(StrEnum):
     """A person approves it: `surefoot approve TRIAL`."""
     NEVER = "never"
     """It stays in the records."""
+
+
+class Commit(StrEnum):
+    """When a promoted version takes over."""
+
+    NOW = "now"
+    EPISODE = "episode"
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,11 @@ class Policy:
     probe_steps: int
     probe_variants: int
     promotion: dict[str, Promotion]
+    commit: dict[str, Commit]
+
+    def commit_for(self, robot: str) -> Commit:
+        """When a version takes over on a robot."""
+        return self.commit.get(robot, self.commit["default"])
 
     def promotion_for(self, robot: str) -> Promotion:
         """The policy of a robot, or the default."""
@@ -67,20 +83,25 @@ def load_policy(path: Path | None = None) -> Policy:
     seeds = probe.take("seeds", config.integer(1, 1000))
     steps = int(probe.take("environment_steps", config.number(1, 1e12)))
     variants = probe.take("variants", config.integer(1, 10000))
-    promotion = doc.take("promotion", _promotion)
+    promotion = doc.take("promotion", _by_robot(Promotion))
+    commit = doc.take("commit", _by_robot(Commit))
     for section in (spend, probe, doc):
         section.finish()
-    return Policy(budget, seeds, steps, variants, promotion)
+    return Policy(budget, seeds, steps, variants, promotion, commit)
 
 
-def _promotion(value: object, where: str) -> dict[str, Promotion]:
-    section = config.Section(value, where)
-    if "default" not in section.data:
-        raise SurefootError(f"{where}: key 'default' is missing: automatic, held or never")
-    return {str(robot): section.take(str(robot), _mode) for robot in section.data}
+def _by_robot(kind: type[Word]) -> Callable[[object, str], dict[str, Word]]:
+    """A reader of one word per robot, with a default."""
 
+    def word(value: object, where: str) -> Word:
+        if value not in tuple(kind):
+            raise SurefootError(f"{where}: unknown policy {value!r}; {nearest(str(value), kind)}")
+        return kind(str(value))
 
-def _mode(value: object, where: str) -> Promotion:
-    if value not in tuple(Promotion):
-        raise SurefootError(f"{where}: unknown policy {value!r}; {nearest(str(value), Promotion)}")
-    return Promotion(str(value))
+    def read(value: object, where: str) -> dict[str, Word]:
+        section = config.Section(value, where)
+        if "default" not in section.data:
+            raise SurefootError(f"{where}: key 'default' is missing: {', '.join(kind)}")
+        return {str(robot): section.take(str(robot), word) for robot in section.data}
+
+    return read

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_bridge.ledger import Ledger
-from agent_bridge.policy import Policy, Promotion, load_policy
+from agent_bridge.policy import Commit, Policy, Promotion, load_policy
 from agent_bridge.standing import adopt, base_versions, find_robot, require_base
 from agent_bridge.trial import Row
 from controllers.stack import Stack, load_stack
@@ -90,7 +90,8 @@ def promote(store: Path, stack: Stack, run: Path | None, number: int, policy: Po
         return {"promoted": True, "say": f"no robot runs {stack.name}; the stack with it is {path}"}
     from runtime.swap_client import request_swap
 
-    asked = request_swap(run, {slot: candidate}, bases={slot: parent})
+    at_episode = policy.commit_for(stack.robot.name) is Commit.EPISODE
+    asked = request_swap(run, {slot: candidate}, bases={slot: parent}, at_episode=at_episode)
     return {"promoted": "requested", **asked, "say": "shadow and probation follow; `status` tells how it went"}
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from agent_bridge.job import bury
 from agent_bridge.jobs import REQUEST, Jobs, finish
 from agent_bridge.ledger import Ledger
-from agent_bridge.policy import Budget, Policy, Promotion
+from agent_bridge.policy import Budget, Commit, Policy, Promotion
 from agent_bridge.trial import Trial
 from agent_bridge.workbench import Workbench
 
 STACK = "half_cheetah-rhythm"
-POLICY = Policy(Budget(5, 100_000, 3600.0), 2, 10_000, 4, {"default": Promotion.AUTOMATIC})
+POLICY = Policy(Budget(5, 100_000, 3600.0), 2, 10_000, 4, {"default": Promotion.AUTOMATIC}, {"default": Commit.NOW})
 Gate = Callable[[dict[str, Any]], dict[str, Any]]
 """From a job's request to its verdict: verdict, stage, reasons."""
 

@@ -169,7 +169,8 @@ def test_a_lesson_that_supersedes_what_is_no_lesson_is_refused(store: Path):
 def test_a_wrong_policy_is_refused(tmp_path: Path, text: str, problem: str):
     path = tmp_path / "bridge.yaml"
     path.write_text("budget: {trials: 1, environment_steps: 1, wall_time: 1 s}\n"
-                    f"probe: {{seeds: 1, environment_steps: 1, variants: 1}}\n{text}\n")  # fmt: skip
+                    "probe: {seeds: 1, environment_steps: 1, variants: 1}\n"
+                    f"commit: {{default: now}}\n{text}\n")  # fmt: skip
     with pytest.raises(SurefootError, match=problem):
         load_policy(path)
 
