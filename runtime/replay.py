@@ -17,6 +17,8 @@ from planners.planner import Budget, make_planner
 from runtime import config
 from runtime.errors import SurefootError
 from runtime.guest import Guest
+from runtime.journal import Journal
+from runtime.lifecycle import Stage
 from runtime.records import flatten, lookup
 from runtime.tapefile import read_tape
 
@@ -92,11 +94,21 @@ def replay_run(folder: Path, other: str | None = None) -> Report:
     planner = run["planner"] if other is None or run["planner"] == "none" else None
     made = make_planner(stack, planner, None, run["threads"])
     guest = Guest(stack, *(made or (None, None)))
+    rows = tape.rows
+    if (swapped := first_swap(folder)) is not None:
+        rows = rows[rows["tick"] < swapped]
+        report.notes.append(f"compared up to tick {swapped}, where the first swap took effect; `surefoot events` tells")
     try:
-        _replay(guest, tape.rows, run, report)
+        _replay(guest, rows, run, report)
     finally:
         guest.close()
     return report
+
+
+def first_swap(folder: Path) -> int | None:
+    """Returns the first tick that another version than the run's first stack answered, None without a swap."""
+    rows = Journal(folder / "events.jsonl").rows()
+    return next((int(row["tick"]) for row in rows if row.get("stage") == Stage.PROBATION), None)
 
 
 def load_recorded_robot(recorded: dict[str, Any]) -> Any:

@@ -41,8 +41,8 @@ from safety.model import RuleSet
 POLL = 0.005  # [s] between two looks at the workers
 FIRST_TICK = 20_000_000  # [ns] from a reset to the first deadline
 RESERVE = 500_000
-"""Of a period, kept for the command's way to the plant if it is no more than half [ns]: a process that ends on the
-guard's core gives its memory back in pieces of up to 0.5 ms that a kernel without preemption does not interrupt."""
+"""Of a period, kept for the command's way to the plant if it is no more than half [ns]: a guard that waits until its
+deadline wakes up 0.2 to 0.5 ms late now and then on a kernel without preemption."""
 
 
 @dataclass(frozen=True)
