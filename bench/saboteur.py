@@ -116,7 +116,7 @@ BEFORE: dict[str, Callable[[Saboteur], None]] = {
 SPOILED = ("NaN", "infinity", "out of range", "wrong size", "wrong tick", "late by 1.5 periods")
 
 
-def main() -> None:
+def run_saboteur() -> None:
     """Runs a worker that fails when it is told to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
@@ -133,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_saboteur()
