@@ -85,12 +85,21 @@ def check(source: str) -> Report:
         return Report((Finding(1, f"the source is longer than {MAX_BYTES} bytes", "a layer is one small idea"),))
     try:
         tree = ast.parse(source)
+        if (line := _plain_python(tree)) is not None:
+            remedy = "what is swapped in is compiled; a stack's YAML may name it at task level"
+            return Report((Finding(line, "a layer in plain Python", remedy),), measure(tree))
         findings = sorted(set(_module(tree)))
         return Report(tuple(findings), measure(tree))
     except SyntaxError as error:
         return Report((Finding(error.lineno or 1, f"not valid Python: {error.msg}", "correct the syntax"),))
     except (RecursionError, MemoryError, ValueError) as error:
         return Report((Finding(1, f"cannot be parsed: {type(error).__name__}", "nest less, and write plain text"),))
+
+
+def _plain_python(tree: ast.Module) -> int | None:
+    """The line that says `PYTHON = True`, or anything else about it."""
+    names = ((node.lineno, target) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets)
+    return next((line for line, name in names if isinstance(name, ast.Name) and name.id == "PYTHON"), None)
 
 
 def measure(tree: ast.Module) -> Complexity:

@@ -5,14 +5,16 @@ machine (R. A. Brooks, "A Robust Layered Control System for a Mobile Robot", 198
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from controllers.layer import param, state
 
 PYTHON = True
 
 # stage: (heading [rad], whether the stage is over, what follows)
-STAGES = {
+STAGES: dict[str, tuple[float, Callable[[Any, Any], bool], str]] = {
     "out": (0.0, lambda p, x: x.torso.x >= p.distance, "home"),
     "home": (math.pi, lambda p, x: x.torso.x <= 0.0, "out"),
 }

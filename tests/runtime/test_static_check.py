@@ -75,9 +75,19 @@ def top(statement):
     return LAYER.replace("COUNT = 3\n", f"COUNT = 3\n{statement}\n")
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+COMPILED = [path for path in SHIPPED if "\nPYTHON = True" not in path.read_text()]
+
+
+@pytest.mark.parametrize("path", COMPILED, ids=lambda p: p.stem)
 def test_shipped_layers_pass(path):
     assert check(path.read_text()).findings == ()
+
+
+def test_a_layer_in_plain_python_is_not_swapped_in():
+    (patrol,) = [path for path in SHIPPED if path not in COMPILED]
+    (finding,) = check(patrol.read_text()).findings
+    assert finding.problem == "a layer in plain Python"
+    assert "task level" in finding.remedy
 
 
 def test_the_whole_subset_passes():
