@@ -56,11 +56,11 @@ def improve(
     """
     from dataclasses import replace
 
-    from agent_bridge.improve import Loop, Prices
-    from agent_bridge.improve import dry_run as show
+    from agent_bridge.loop.improve import Loop, Prices
+    from agent_bridge.loop.improve import dry_run as show
+    from agent_bridge.loop.provider import Provider, api_key, check_url
+    from agent_bridge.loop.session import Session
     from agent_bridge.policy import load_policy
-    from agent_bridge.provider import Provider, api_key, check_url
-    from agent_bridge.session import Session
     from agent_bridge.workbench import Workbench
     from runtime.units import parse_quantity
 
@@ -102,7 +102,7 @@ def export(
     store: Store = Path("runs"), json: Json = False,
 ) -> None:  # fmt: skip
     """Write runs as a dataset: requested and applied actions, interventions, version hashes; split by seed."""
-    from agent_bridge.export import export as write
+    from agent_bridge.records.export import export as write
     from runtime.control import find_run
 
     report = write([find_run(run, store) for run in runs], name, out, format)

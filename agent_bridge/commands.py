@@ -42,8 +42,8 @@ def gate(
     Parameters are the parent's, as far as the module has them. Exit code: 0 accept or unchanged, 3 reject,
     4 inconclusive, 2 a wrong request. Example: `surefoot gate my_gait.py --slot limb --robot half_cheetah`.
     """
-    from agent_bridge.gate import run_gate
-    from agent_bridge.records import write_derived
+    from agent_bridge.gate.gate import run_gate
+    from agent_bridge.records.derived import write_derived
     from controllers.stack import load_stack
 
     loaded = load_stack(stack or robot)
@@ -151,15 +151,15 @@ def trials(
     json: Json = False,
 ) -> None:
     """Show the trials of a store."""
-    from agent_bridge.attempts import settle
-    from agent_bridge.records import ledger_of, select, table
+    from agent_bridge.records.attempts import settle
+    from agent_bridge.records.derived import ledger_of, select, table
 
     if context.invoked_subcommand is not None:
         return
     settle(store)
     rows = select(ledger_of(store).rows(), kind, verdict, slot, environment, candidate, last)
     if html is not None:
-        from agent_bridge.page import write_page
+        from agent_bridge.records.page import write_page
 
         typer.echo(write_page(store, html))
     elif json:
@@ -173,7 +173,7 @@ def trials(
 @trials_app.command()
 def show(number: int, store: Store = STORE, json: Json = False) -> None:
     """Show one trial, whole."""
-    from agent_bridge.records import ledger_of, row_number, shown
+    from agent_bridge.records.derived import ledger_of, row_number, shown
 
     row = row_number(ledger_of(store).rows(), number)
     if json:
@@ -185,7 +185,7 @@ def show(number: int, store: Store = STORE, json: Json = False) -> None:
 @ledger_app.command()
 def verify(store: Store = STORE, json: Json = False) -> None:
     """Look for rows that were edited, removed, inserted or cut off; exit code 1 where there are some."""
-    from agent_bridge.records import ledger_of
+    from agent_bridge.records.derived import ledger_of
 
     found = ledger_of(store).verify()
     if json:
@@ -201,7 +201,7 @@ def verify(store: Store = STORE, json: Json = False) -> None:
 @ledger_app.command()
 def adopt(store: Store = STORE) -> None:
     """Take a store that came from another machine for whole, if its chain is."""
-    from agent_bridge.records import ledger_of
+    from agent_bridge.records.derived import ledger_of
 
     found = ledger_of(store).adopt()
     typer.echo(f"{found.rows} rows adopted" if found.ok else f"not adopted: row {found.first_bad}: {found.reason}")
@@ -211,7 +211,7 @@ def adopt(store: Store = STORE) -> None:
 @ledger_app.command()
 def derive(store: Store = STORE) -> None:
     """Make summary.csv, memory.md and sample_efficiency.png anew, from the ledger alone."""
-    from agent_bridge.records import write_derived
+    from agent_bridge.records.derived import write_derived
 
     for path in write_derived(store):
         typer.echo(path)
@@ -220,7 +220,7 @@ def derive(store: Store = STORE) -> None:
 @failures_app.command(name="list")
 def list_failures(store: Store = STORE, json: Json = False) -> None:
     """List the failures that were kept."""
-    from agent_bridge.failures import bundles
+    from agent_bridge.records.failures import bundles
 
     found = [b.document for b in bundles(store)]
     if json:
@@ -240,7 +240,7 @@ def replay(
     """Run a failure again and compare every state and command, bit by bit; exit code 1 if one differs."""
     from dataclasses import asdict
 
-    from agent_bridge.failures import replay as run_again
+    from agent_bridge.records.failures import replay as run_again
 
     found = run_again(store, id)
     if json:
@@ -259,7 +259,7 @@ def record_golden(
     store: Store = STORE,
 ) -> None:
     """Record a stack's golden traces anew: a row of its own in the ledger."""
-    from agent_bridge.gate import golden_of
+    from agent_bridge.gate.gate import golden_of
 
     golden = golden_of(stack, store, reason)
     typer.echo(f"golden {golden.hash[:12]}: {len(golden.traces)} episodes, {sum(map(len, golden.traces))} ticks")

@@ -12,8 +12,8 @@ import numpy as np
 import typer
 from scipy import stats
 
-from agent_bridge.evaluate import evaluate
-from agent_bridge.records import open_holdout, record_evaluation
+from agent_bridge.gate.evaluate import evaluate
+from agent_bridge.records.derived import open_holdout, record_evaluation
 from agent_bridge.standing import base_versions
 from controllers.stack import load_stack
 from runtime.errors import SurefootError

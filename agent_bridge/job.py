@@ -52,10 +52,10 @@ def _work(store: Path, folder: Path, request: Mapping[str, Any]) -> dict[str, An
 
 def bury(folder: Path, reason: str) -> int:
     """Finds the row of a job that ended without a result, or gives it one; returns its number."""
-    from agent_bridge.attempts import settle
     from agent_bridge.jobs import PROCESS, REQUEST, read
-    from agent_bridge.ledger import Ledger
-    from agent_bridge.trial import Trial
+    from agent_bridge.records.attempts import settle
+    from agent_bridge.records.ledger import Ledger
+    from agent_bridge.records.trial import Trial
     from runtime.config import find, load
 
     store, request = folder.parent.parent, read(folder / REQUEST)

@@ -23,7 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from agent_bridge.attempts import process_start
+from agent_bridge.records.attempts import process_start
 from runtime.errors import SurefootError, nearest
 from runtime.journal import replace
 

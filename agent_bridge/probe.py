@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from agent_bridge.attempts import Attempt
-from agent_bridge.evaluate import evaluate, is_shipped
-from agent_bridge.feedback import Episode, difference, feedback, mean_terms
-from agent_bridge.trial import Trial
+from agent_bridge.gate.evaluate import evaluate, is_shipped
+from agent_bridge.records.attempts import Attempt
+from agent_bridge.records.feedback import Episode, difference, feedback, mean_terms
+from agent_bridge.records.trial import Trial
 from controllers.stack import Stack, load_stack
 from runtime import journal
 from runtime.errors import SurefootError

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent_bridge.ledger import Ledger
 from agent_bridge.policy import Commit, Policy, Promotion, load_policy
+from agent_bridge.records.ledger import Ledger
+from agent_bridge.records.trial import Row
 from agent_bridge.standing import adopt, base_versions, find_robot, require_base
-from agent_bridge.trial import Row
 from controllers.stack import Stack, load_stack
 from runtime.control import find_run
 from runtime.errors import SurefootError

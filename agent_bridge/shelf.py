@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_bridge.fence import clip, fence
-from agent_bridge.ledger import Ledger
+from agent_bridge.records.ledger import Ledger
+from agent_bridge.records.trial import Row
 from agent_bridge.tools import Picture
-from agent_bridge.trial import Row
 from runtime.control import ask
 from runtime.errors import SurefootError
 from runtime.journal import replace
@@ -96,7 +96,7 @@ def trial(bench: Workbench, number: int) -> dict[str, Any]:
 
 def compare(bench: Workbench, a: str, b: str) -> dict[str, Any]:
     """Two versions beside each other, with what the ledger knows of them."""
-    from agent_bridge.feedback import difference
+    from agent_bridge.records.feedback import difference
 
     (one, rows_a), (two, rows_b) = _find(bench, a), _find(bench, b)
     return {"difference": difference(one, two), "a": _scores(rows_a), "b": _scores(rows_b)}
@@ -123,7 +123,7 @@ def _scores(found: list[Row]) -> list[dict[str, Any]]:
 
 def sample_efficiency(store: Path) -> Picture:
     """Score and running best against steps and episodes, drawn from the ledger alone."""
-    from agent_bridge.records import write_derived
+    from agent_bridge.records.derived import write_derived
 
     write_derived(store)
     path = store / "sample_efficiency.png"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent_bridge.gate import run_gate
+from agent_bridge.gate.gate import run_gate
 from agent_bridge.probe import run_probe
 from runtime.errors import SurefootError
 from runtime.versions import VersionStore

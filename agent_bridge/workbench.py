@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agent_bridge import cases, lessons, shelf
+from agent_bridge import shelf
 from agent_bridge.account import Account
 from agent_bridge.fence import fence
 from agent_bridge.job import bury
 from agent_bridge.jobs import Job, Jobs
 from agent_bridge.policy import Budget, Policy, load_policy
+from agent_bridge.records import cases, lessons
 from agent_bridge.tools import Picture, tool
 from runtime.errors import SurefootError
 
@@ -285,7 +286,7 @@ class Workbench:
 
     def require_slot(self, slot: str) -> None:
         """Refuses a slot that the stack does not have (SurefootError)."""
-        from agent_bridge.evaluate import require_slot
+        from agent_bridge.gate.evaluate import require_slot
 
         require_slot(self.stack, slot)
 
@@ -310,7 +311,7 @@ class Workbench:
         return version
 
     def _all_dev_seeds(self) -> list[int]:
-        from agent_bridge.gatefile import load_gate
+        from agent_bridge.gate.gatefile import load_gate
 
         return list(load_gate(self.stack.robot.name).seeds["dev"])
 

@@ -26,8 +26,8 @@ import yaml
 from mcp import Client, StdioServerParameters
 
 import agent_bridge.examples
-from agent_bridge.ledger import Ledger
-from agent_bridge.session import Session
+from agent_bridge.loop.session import Session
+from agent_bridge.records.ledger import Ledger
 from agent_bridge.workbench import Workbench
 from bench.scripted_endpoint import Endpoint, serving, text_turn
 from controllers.stack import load_stack

@@ -27,15 +27,15 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from agent_bridge.attempts import settle
-from agent_bridge.gate import run_gate
-from agent_bridge.gate_conditions import NOMINAL
-from agent_bridge.gate_score import sequence
-from agent_bridge.gate_stage import Subject
-from agent_bridge.gate_workers import Episode, Evaluator, scores
-from agent_bridge.gatefile import load_gate
-from agent_bridge.ledger import Ledger
-from agent_bridge.statistics import Verdict, compare
+from agent_bridge.gate.conditions import NOMINAL
+from agent_bridge.gate.gate import run_gate
+from agent_bridge.gate.gatefile import load_gate
+from agent_bridge.gate.score import sequence
+from agent_bridge.gate.stage import Subject
+from agent_bridge.gate.statistics import Verdict, compare
+from agent_bridge.gate.workers import Episode, Evaluator, scores
+from agent_bridge.records.attempts import settle
+from agent_bridge.records.ledger import Ledger
 from controllers.stack import load_stack
 from runtime.errors import SurefootError, nearest
 from runtime.lineage import descend

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent_bridge import bridge_commands, tune_command
+from agent_bridge import bridge_commands
 from agent_bridge import commands as record_commands
+from agent_bridge.tuning import command as tune_command
 from runtime import commands, config, swap_commands
 from runtime.errors import SurefootError
 
@@ -98,7 +99,7 @@ def _run(request: Request, json: bool) -> None:
 
 def _count(summary: Summary, display: _Display) -> None:
     """Every evaluation has its row; a ledger that is not in order does not spoil a run."""
-    from agent_bridge.records import record_run
+    from agent_bridge.records.derived import record_run
 
     try:
         record_run(summary.folder, summary.document())

@@ -23,8 +23,7 @@ from runtime.versions import VersionStore
 
 ACCEPT = "accept"
 SOURCES = (
-    "agent_bridge/gate*.py",
-    "agent_bridge/statistics.py",
+    "agent_bridge/gate/*.py",
     "runtime/episode.py",
     "runtime/plants/*.py",
     "safety/*.py",

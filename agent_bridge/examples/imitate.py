@@ -24,7 +24,7 @@ import minari
 import numpy as np
 import typer
 
-from agent_bridge.export_minari import datasets_in
+from agent_bridge.records.export_minari import datasets_in
 
 WIDTH = 64
 BETA1, BETA2, TINY = 0.9, 0.999, 1e-8

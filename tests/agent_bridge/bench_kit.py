@@ -8,9 +8,9 @@ from typing import Any
 
 from agent_bridge.job import bury
 from agent_bridge.jobs import REQUEST, Jobs, finish
-from agent_bridge.ledger import Ledger
 from agent_bridge.policy import Budget, Commit, Policy, Promotion
-from agent_bridge.trial import Trial
+from agent_bridge.records.ledger import Ledger
+from agent_bridge.records.trial import Trial
 from agent_bridge.workbench import Workbench
 
 STACK = "half_cheetah-rhythm"

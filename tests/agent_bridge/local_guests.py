@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agent_bridge.gate_workers import GuestSpec
+from agent_bridge.gate.workers import GuestSpec
 from planners.planner import make_planner
 from runtime.guest import Guest
 from runtime.recruit import GuestFailed

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent_bridge.evaluate import evaluate
 from agent_bridge.examples.cma_agent import Space, objective
-from agent_bridge.feedback import Episode, difference, feedback
-from agent_bridge.ledger import Ledger
+from agent_bridge.gate.evaluate import evaluate
 from agent_bridge.probe import run_probe
-from agent_bridge.traces import columns, default_signals, fall_tick, table
+from agent_bridge.records.feedback import Episode, difference, feedback
+from agent_bridge.records.ledger import Ledger
+from agent_bridge.records.traces import columns, default_signals, fall_tick, table
 from controllers.stack import Stack, load_stack
 from runtime.episode import EpisodeResult, run_episode
 from runtime.errors import SurefootError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent_bridge.export import episodes, export
+from agent_bridge.records.export import episodes, export
 from runtime.errors import SurefootError
 from runtime.journal import Journal
 from runtime.run import Request, run

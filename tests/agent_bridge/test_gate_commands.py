@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from agent_bridge.ledger import Ledger
-from agent_bridge.trial import Trial
+from agent_bridge.records.ledger import Ledger
+from agent_bridge.records.trial import Trial
 from runtime import cli
 from runtime.config import CONFIGS
 

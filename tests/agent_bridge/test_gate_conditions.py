@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent_bridge.gate_conditions import NOMINAL, Condition, DisturbedPlant
+from agent_bridge.gate.conditions import NOMINAL, Condition, DisturbedPlant
 from runtime.plants.native import NativePlant
 from runtime.records import load_robot
 

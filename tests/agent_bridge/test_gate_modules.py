@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from agent_bridge import gate_workers
-from agent_bridge.gate import RUN, GateResult
-from agent_bridge.gate_exact import same_actions
-from agent_bridge.gate_stage import StageResult, Subject
-from agent_bridge.gate_workers import Evaluator, GuestSpec
-from agent_bridge.gatefile import STAGES, load_gate
-from agent_bridge.statistics import Verdict
+from agent_bridge.gate import workers as gate_workers
+from agent_bridge.gate.exact import same_actions
+from agent_bridge.gate.gate import RUN, GateResult
+from agent_bridge.gate.gatefile import STAGES, load_gate
+from agent_bridge.gate.stage import StageResult, Subject
+from agent_bridge.gate.statistics import Verdict
+from agent_bridge.gate.workers import Evaluator, GuestSpec
 from controllers.stack import load_stack
 from runtime.lineage import descend
 from runtime.versions import stack_versions

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent_bridge.gatefile import load_gate
+from agent_bridge.gate.gatefile import load_gate
 from runtime import config
 from runtime.errors import SurefootError
 

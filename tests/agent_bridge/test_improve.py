@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from agent_bridge import improve
-from agent_bridge.folding import MOST_LESSONS
-from agent_bridge.improve import Loop, Prices, dry_run
-from agent_bridge.ledger import Ledger
+from agent_bridge.loop import improve
+from agent_bridge.loop.folding import MOST_LESSONS
+from agent_bridge.loop.improve import Loop, Prices, dry_run
+from agent_bridge.loop.provider import Provider
+from agent_bridge.loop.session import Session
 from agent_bridge.policy import Budget, Promotion
-from agent_bridge.provider import Provider
-from agent_bridge.session import Session
+from agent_bridge.records.ledger import Ledger
 from bench.scripted_endpoint import Endpoint, Reply, error, raw, serving
 from runtime.errors import SurefootError
 from tests.agent_bridge.bench_kit import POLICY, STACK, Gate, accept, reject, workbench

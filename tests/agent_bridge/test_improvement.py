@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from agent_bridge import improvement
-from agent_bridge.evaluate import evaluate
+from agent_bridge.gate.evaluate import evaluate
 from agent_bridge.improvement import lower_bound, main, summary
-from agent_bridge.ledger import Ledger
+from agent_bridge.records.ledger import Ledger
 from agent_bridge.standing import adopt, base_versions
 from controllers.stack import load_stack
 from runtime.errors import SurefootError

@@ -9,8 +9,8 @@ import textwrap
 
 import pytest
 
-from agent_bridge.ledger import Ledger, head_file
-from agent_bridge.trial import SCHEMA, Row, Trial
+from agent_bridge.records.ledger import Ledger, head_file
+from agent_bridge.records.trial import SCHEMA, Row, Trial
 from runtime.errors import SurefootError
 
 
@@ -207,8 +207,8 @@ def test_the_head_is_kept_outside_of_the_store(tmp_path, monkeypatch):
 WRITER = """
     import sys
     from pathlib import Path
-    from agent_bridge.ledger import Ledger
-    from agent_bridge.trial import Trial
+    from agent_bridge.records.ledger import Ledger
+    from agent_bridge.records.trial import Trial
     ledger = Ledger(Path(sys.argv[1]), Path(sys.argv[2]))
     for number in range(int(sys.argv[3])):
         trial = Trial(name="x" * 5000, kind="candidate", environment="ant", scores=(1.0,), environment_steps=1)

@@ -50,8 +50,8 @@ def test_a_change_goes_from_proposal_to_base_through_the_tools(tmp_path: Path):
 def test_a_plot_is_an_image(tmp_path: Path):
     bench = workbench(tmp_path)
     bench.send("limb", bench._bases()["limb"].hash, "h", "", {"stance_frequency": 4.0}, "behaviour", "")
-    from agent_bridge.ledger import Ledger
-    from agent_bridge.trial import Trial
+    from agent_bridge.records.ledger import Ledger
+    from agent_bridge.records.trial import Trial
 
     Ledger(tmp_path / "trials.jsonl").append(
         Trial(name="scored", kind="probe", environment="HalfCheetah-v5", scores=(1.0, 2.0))

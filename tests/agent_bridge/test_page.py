@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from agent_bridge.ledger import Ledger
-from agent_bridge.page import write_page
-from agent_bridge.trial import Trial
+from agent_bridge.records.ledger import Ledger
+from agent_bridge.records.page import write_page
+from agent_bridge.records.trial import Trial
 from runtime.errors import SurefootError
 from runtime.journal import Journal
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from agent_bridge.conversation import Format
-from agent_bridge.proposal import form, read, schema
+from agent_bridge.loop.conversation import Format
+from agent_bridge.loop.proposal import form, read, schema
 from runtime.errors import SurefootError
 
 FIELDS = {

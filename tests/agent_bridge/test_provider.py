@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent_bridge.conversation import Ask, Capabilities, Format, Said
-from agent_bridge.provider import OK, Provider, ProviderDown, Unsupported, api_key, check_url
+from agent_bridge.loop.conversation import Ask, Capabilities, Format, Said
+from agent_bridge.loop.provider import OK, Provider, ProviderDown, Unsupported, api_key, check_url
 from bench.scripted_endpoint import Endpoint, error, raw, serving
 from runtime.errors import SurefootError
 

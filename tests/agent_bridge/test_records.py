@@ -5,14 +5,13 @@ import os
 
 import pytest
 
-from agent_bridge import attempts, failures
-from agent_bridge.attempts import Attempt, require_store, settle
-from agent_bridge.gate_conditions import Condition
-from agent_bridge.gate_stage import Subject
-from agent_bridge.gate_workers import Episode, Evaluator, GuestSpec
-from agent_bridge.gatefile import load_gate
-from agent_bridge.ledger import Ledger
-from agent_bridge.records import (
+from agent_bridge.gate.conditions import Condition
+from agent_bridge.gate.gatefile import load_gate
+from agent_bridge.gate.stage import Subject
+from agent_bridge.gate.workers import Episode, Evaluator, GuestSpec
+from agent_bridge.records import attempts, failures
+from agent_bridge.records.attempts import Attempt, require_store, settle
+from agent_bridge.records.derived import (
     ledger_of,
     memory_md,
     open_holdout,
@@ -26,7 +25,8 @@ from agent_bridge.records import (
     summary_csv,
     write_derived,
 )
-from agent_bridge.trial import Trial
+from agent_bridge.records.ledger import Ledger
+from agent_bridge.records.trial import Trial
 from controllers.stack import load_stack
 from runtime.errors import SurefootError
 from runtime.versions import stack_versions

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agent_bridge.statistics import (
+from agent_bridge.gate.statistics import (
     Design,
     Verdict,
     _signed_rank_quantile,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
-from agent_bridge import tune
-from agent_bridge.ledger import Ledger
-from agent_bridge.tune import Evaluation, Tuner
-from agent_bridge.tuning import Tuning, read_tuning
+from agent_bridge.records.ledger import Ledger
+from agent_bridge.tuning import tune
+from agent_bridge.tuning.tune import Evaluation, Tuner
+from agent_bridge.tuning.tuning import Tuning, read_tuning
 from runtime import config
 from runtime.errors import SurefootError
 from runtime.seeds import reporting_seeds

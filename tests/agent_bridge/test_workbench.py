@@ -13,9 +13,9 @@ import pytest
 
 from agent_bridge.job import bury
 from agent_bridge.jobs import Jobs, State, finish
-from agent_bridge.ledger import Ledger
 from agent_bridge.policy import Policy, Promotion, load_policy
 from agent_bridge.promotion import approve_trial
+from agent_bridge.records.ledger import Ledger
 from agent_bridge.standing import base_versions
 from agent_bridge.tools import call
 from agent_bridge.workbench import Workbench
