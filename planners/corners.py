@@ -5,6 +5,9 @@ each tick either a corner or nothing, which leaves the tick to the closed-loop b
 are searched one after the other, a later one first, so that the action to be executed is chosen for the future that
 the search has just improved. Each step is searched again in every tick until its turn comes; the plan carries over
 without decay. `bench/planner.py` shows what the order, the warm start and the horizon earn.
+
+What a tick cannot afford is left out from the far end, before anything is simulated: the step to be executed is always
+searched. So many whole steps are what the tape counts, and a replay leaves out the same ones.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ SATURATED = 2.0
 """Residual that saturates an action, whatever the base asks for."""
 MOST_JOINTS = 8
 """Two to the power of this is the most corners that are tried."""
+NEW = 0.3
+"""Share of the latest tick in what a simulated control step is believed to cost."""
 
 
 class CornersPlanner:
@@ -53,6 +58,7 @@ class CornersPlanner:
         self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=len(self.actions) + 1,
                                  horizon=self.horizon, threads=threads, hold=self.every)  # fmt: skip
         self.plan = np.zeros((self.horizon, model.nu))
+        self._cost = 0.0  # [s] per simulated control step
 
     def reset(self, seed: int) -> None:
         """Forget the plan; nothing here is random."""
@@ -60,12 +66,11 @@ class CornersPlanner:
 
     def decide(self, snapshot: np.ndarray, budget: Budget) -> Decision:
         """Improve the plan from a snapshot (1,), return its first residual, keep the rest of it."""
-        spending = budget.started()
+        begin, spending = budget.now(), budget.started()
         best, best_score = self.plan.copy(), -np.inf
-        for step in self.search:
-            count = spending.allowed(len(self.actions) + 1)
-            if count == 0:
-                break
+        level = len(self.actions) + 1
+        for step in self._affordable(budget, level):
+            count = level if budget.candidates is None else min(level, budget.candidates - spending.candidates)
             # The plan as it stands comes first: with any budget at all it can be executed.
             candidates = np.repeat(best[None], count, axis=0)
             candidates[1:, step] = self.actions[: count - 1]
@@ -75,7 +80,19 @@ class CornersPlanner:
                 best, best_score = candidates[top].copy(), float(scores[top])
         self.plan[:-1] = best[1:]
         self.plan[-1] = 0.0
+        cost = (budget.now() - begin) / spending.control_steps
+        self._cost = cost if self._cost == 0.0 else (1 - NEW) * self._cost + NEW * cost
         return Decision(best[0], best_score, spending.candidates, spending.control_steps)
+
+    def _affordable(self, budget: Budget, level: int) -> list[int]:
+        """The steps that this tick searches: the last of `search` that fit, at least one."""
+        count = len(self.search)
+        if budget.candidates is not None:
+            count = min(count, budget.candidates // level)
+        if budget.seconds is not None:
+            work = np.cumsum([step + level * (self.horizon - step) for step in reversed(self.search)]) * self.every
+            count = min(count, int(np.searchsorted(work * self._cost, budget.seconds, side="right")))
+        return self.search[-max(1, count) :]
 
     def _score(self, snapshot: np.ndarray, candidates: np.ndarray, step: int, spending: Spending) -> np.ndarray:
         """Scores (n,) of candidates that agree in the steps before `step`, which are simulated once."""

@@ -68,13 +68,29 @@ def test_it_finds_what_a_brute_force_search_finds(search: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("candidates", "steps"), [
-    (1, 1 + 3), (LEVEL, 1 + 3 * LEVEL), (LEVEL + 1, 1 + 3 * LEVEL + 4), (10**6, 1 + 3 * LEVEL + 4 * LEVEL),
+    (1, 4), (LEVEL, 4 * LEVEL), (2 * LEVEL - 1, 4 * LEVEL), (10**6, 1 + 3 * LEVEL + 4 * LEVEL),
 ])  # fmt: skip
-def test_it_spends_exactly_its_candidates(planner: CornersPlanner, candidates: int, steps: int) -> None:
+def test_it_searches_whole_steps_and_the_executed_one_always(
+    planner: CornersPlanner, candidates: int, steps: int
+) -> None:
     """Step 1 is searched from where the plan's first tick leads, which costs one tick; then step 0."""
     decision = planner.decide(snapshots(CHEETAH)[8:9], Budget(candidates=candidates))
-    assert decision.candidates == min(candidates, 2 * LEVEL)
+    assert decision.candidates == (candidates if candidates < LEVEL else min(candidates // LEVEL, 2) * LEVEL)
     assert decision.control_steps == steps
+
+
+@pytest.mark.parametrize(("seconds", "levels"), [(1e-9, 1), (7.0, 1), (7.1, 2), (9.0, 2), (9.1, 3)])
+def test_what_the_time_does_not_allow_is_left_out_from_the_far_end(seconds: float, levels: int) -> None:
+    """A tick of 66 plans costs a second: step 0 costs 4 s, step 1 3 s and a 66th for its start, step 2 2 s and two."""
+    planner, snapshot = planner_of("[2, 1, 0]"), snapshots(CHEETAH)[8:9]
+    planner._cost = 1.0 / LEVEL
+    decision = planner.decide(snapshot, Budget(seconds=seconds))
+    assert decision.candidates == levels * LEVEL
+    planner.reset(0)
+    again = planner.decide(snapshot, Budget(candidates=decision.candidates))
+    np.testing.assert_array_equal(again.residual, decision.residual)
+    assert again.score == decision.score
+    planner.close()
 
 
 def test_with_one_candidate_the_plan_is_executed(planner: CornersPlanner) -> None:
@@ -92,11 +108,11 @@ def test_the_plan_moves_on_with_the_tick_and_is_forgotten_between_episodes(plann
 
 
 def test_searching_a_later_step_first_never_scores_worse_than_the_plan_it_started_from() -> None:
-    planner, scores = planner_of("[2, 1, 0]"), []
-    for budget in (1, LEVEL, 2 * LEVEL, 3 * LEVEL):
-        planner.reset(0)
+    scores = []
+    for search, budget in (("[0]", 1), ("[2]", LEVEL), ("[2, 1]", 2 * LEVEL), ("[2, 1, 0]", 3 * LEVEL)):
+        planner = planner_of(search)
         scores.append(planner.decide(snapshots(CHEETAH)[6:7], Budget(candidates=budget)).score)
-    planner.close()
+        planner.close()
     assert scores == sorted(scores)
     assert scores[-1] > scores[0]
 
