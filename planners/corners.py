@@ -6,8 +6,9 @@ are searched one after the other, a later one first, so that the action to be ex
 the search has just improved. Each step is searched again in every tick until its turn comes; the plan carries over
 without decay. `bench/planner.py` shows what the order, the warm start and the horizon earn.
 
-What a tick cannot afford is left out from the far end, before anything is simulated: the step to be executed is always
-searched. So many whole steps are what the tape counts, and a replay leaves out the same ones.
+The step to be executed need not be among them: it was searched one tick before, as the step behind. What a tick cannot
+afford is left out from the far end, before anything is simulated. So many whole steps are what the tape counts, and a
+replay leaves out the same ones.
 """
 
 from __future__ import annotations
