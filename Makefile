@@ -25,7 +25,7 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
 		\"Surefoot needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...\" or 0)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable ".[agents,data,dev,tune]"
+	$(BIN)/pip install --quiet --editable ".[agents,dev,imitation,tune]"
 	@$(BIN)/pip install --quiet --only-binary envpool --editable ".[envpool]" || \
 		echo "EnvPool has no wheel for this machine: its plant is unavailable and its tests are skipped."
 	@touch $@
