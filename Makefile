@@ -17,8 +17,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	for file in $(filter-out bench/__init__.py,$(wildcard bench/*.py)); do \
-		$(BIN)/python -m bench.$$(basename $$file .py) || exit 1; \
+	for file in $$(grep -l "^def main" bench/*.py); do \
+		$(BIN)/surefoot bench $$(basename $$file .py) || exit 1; \
 	done
 
 $(READY): pyproject.toml

@@ -3,12 +3,18 @@
 For each seed the robot runs an episode in real time with its planner at a budget in candidates, beside niced busy
 loops, and then the same episode in lockstep. An episode without a guest miss and with every candidate finished must
 have the same actions; one with a miss is counted instead, and its replay must give the recorded actions. Each run is
-replayed.
+replayed. Misses can be provoked: the worker is stopped for some ticks, at random moments.
 """
 
+import contextlib
 import json as json_module
+import os
+import random
 import shutil
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +22,41 @@ import numpy as np
 import typer
 
 from bench.load import load
+from runtime.control import ask
 from runtime.errors import SurefootError
 from runtime.replay import replay_run
 from runtime.run import Request, run
 from runtime.tapefile import read_tape
 
+STOPPED = 0.12  # [s] that a worker is stopped for
 
-def one_seed(stack: str, budget: str, seed: int, steps: int | None, busy: int) -> dict[str, Any]:
+
+@contextlib.contextmanager
+def stopping(folder: Path, stops: int, seed: int) -> Iterator[None]:
+    """Stops the run's active worker `stops` times for a moment, a second apart on average."""
+    over, rng = threading.Event(), random.Random(seed)
+
+    def stop() -> None:
+        done = 0
+        while done < stops and not over.wait(2 * rng.random()):
+            with contextlib.suppress(SurefootError, OSError):  # it has not begun, or has just ended
+                status = ask(folder, {"ask": "status"})
+                pid = next(w["pid"] for w in status["workers"] if w["seat"] == status["active"])
+                os.kill(pid, signal.SIGSTOP)
+                over.wait(STOPPED)
+                os.kill(pid, signal.SIGCONT)
+                done += 1
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def one_seed(stack: str, budget: str, seed: int, steps: int | None, busy: int, stops: int) -> dict[str, Any]:
     """Runs a seed in real time and in lockstep, and compares them tick by tick."""
     folder = Path(tempfile.mkdtemp(prefix="surefoot-identity-"))
     try:
@@ -30,7 +64,10 @@ def one_seed(stack: str, budget: str, seed: int, steps: int | None, busy: int) -
         for kind in ("realtime", "lockstep"):
             request = Request(stack=stack, budget=budget, seed=seed, steps=steps,
                               realtime=kind == "realtime", out=folder / kind)  # fmt: skip
-            with load(busy=busy if request.realtime else 0, nice=19, heavy=False):
+            with (
+                load(busy=busy if request.realtime else 0, nice=19, heavy=False),
+                stopping(folder / kind, stops if request.realtime else 0, seed),
+            ):
                 out[kind] = run(request)
             rows[kind] = read_tape(out[kind].stack.robot, folder / kind).rows
         replays = [replay_run(folder / kind) for kind in rows]
@@ -59,6 +96,7 @@ def main(
     seed: Annotated[int, typer.Option(help="The first one.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Ticks per episode; default: the whole of it.")] = None,
     busy: Annotated[int, typer.Option(help="Busy loops beside the run, at nice 19.")] = 2,
+    stops: Annotated[int, typer.Option(help="Misses to provoke per run, by stopping its worker.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for identity.json.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
@@ -70,7 +108,7 @@ def main(
         typer.echo(f"{'seed':>5}{'ticks':>7}{'guard missed':>14}{'guest missed':>14}{'cut off':>9}{'identical':>11}"
                    f"{'replayed':>10}{'differing':>11}")  # fmt: skip
     for number in range(seed, seed + seeds):
-        found = one_seed(stack, budget, number, steps, busy)
+        found = one_seed(stack, budget, number, steps, busy, stops)
         results.append(found)
         if not json:
             same = str(found["identical"]) if found["comparable"] else "-"

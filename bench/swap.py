@@ -31,7 +31,7 @@ from runtime.lifecycle import Lifecycle
 from runtime.lineage import descend
 from runtime.probation import Policy
 from runtime.realtime import die_with_parent
-from runtime.seats import Role, take_seat
+from runtime.seats import Role
 from runtime.supervisor import Outcome, Setup, Supervisor, Versioned
 from runtime.swap_requests import SwapRequests
 from runtime.versions import Version, VersionStore, make_version, stack_versions
@@ -43,7 +43,7 @@ EPISODE = 250  # ticks
 PAUSE = 3  # ticks between two commits
 SHADOW, PROBATION = 5, 10  # ticks
 SHARE = 0.1  # by which a parameter differs
-IDENTICAL = 60  # ticks of the runs that are compared bit by bit
+IDENTICAL = 20  # commits of the run that is compared bit by bit
 PER_TRANSACTION = 20  # commits for each full transaction
 
 Versions = Mapping[str, Version]
@@ -158,31 +158,29 @@ class Bench:
         rows = ring.rows[: int(ring.header["written"][0])].copy()
         return Run(rows, outcomes, int(state["guard_missed"]), int(state["guest_missed"]), supervisor.degraded)
 
-    def commits(self, count: int, ticks: int, first: Versions, second: Versions, seed: int = 0) -> Run:
-        """A run that changes `count` times between two warm workers."""
+    def commits(self, count: int, first: Versions, second: Versions, tail: int = EPISODE, seed: int = 0) -> Run:
+        """A run that changes `count` times between two warm workers, and ends `tail` ticks later."""
         fields = describe(self.stack, 0)["fields"]
-        begun, done, due = False, 0, 20
+        begun, renewed, done, due = False, False, 0, 0
 
         def poll(supervisor: Supervisor) -> None:
-            nonlocal begun, done, due
-            crew, state, seats = supervisor.crew, supervisor.guard.state, supervisor.guard.seats
+            nonlocal begun, renewed, done, due
+            crew, state, roles = supervisor.crew, supervisor.guard.state, supervisor.guard.seats["role"]
             if not begun:
-                begun = True
-                crew.kept[1] = second
+                begun, crew.kept[1] = True, second
                 crew.takes_over = {0: {"key": state_key(second), "fields": fields},
                                    1: {"key": state_key(first), "fields": fields}}  # fmt: skip
+            elif not renewed and state["active"] == 1:
+                renewed = True
                 crew.dismiss(0)  # its successor knows the other one's state
-                return
-            ready = (seats["role"][:2] == Role.READY).all()
-            if ready and done < count and state["tick"] >= due and state["wanted"] < 0:
+            elif done >= count:
+                if state["tick"] > due + tail:
+                    supervisor.stop()
+            elif (roles[:2] == Role.READY).all() and state["tick"] >= due and state["wanted"] < 0:
                 due, done = int(state["tick"]) + PAUSE, done + 1
                 state["wanted"] = 1 - state["active"]
-            elif not ready:
-                due = int(state["tick"]) + 20
-            if done >= count and state["tick"] > due + EPISODE:
-                supervisor.stop()
 
-        return self.run(ticks, first, poll, seed=seed)
+        return self.run(1_000_000, first, poll, seed=seed)
 
     def transactions(self, count: int, rng: np.random.Generator) -> tuple[Run, list[dict[str, Any]]]:
         """A run in which `count` random layers, sometimes two at once, are swapped, one transaction after another."""
@@ -213,23 +211,9 @@ class Bench:
 
     def identical(self, seed: int) -> tuple[bool, int]:
         """Whether a run that is swapped to versions that do the same sends the same bits; and its commits."""
-        plain = self.run(IDENTICAL, self.own, lambda supervisor: None, seed=seed)
         same = {slot: alike(version) for slot, version in self.own.items()}
-        before = {"key": state_key(self.own), **{"fields": describe(self.stack, 0)["fields"]}}
-        hired = False
-
-        def poll(supervisor: Supervisor) -> None:
-            nonlocal hired
-            crew, guard = supervisor.crew, supervisor.guard
-            if not hired:
-                hired = True
-                crew.hire(1, same, before)
-            member = crew.members[1]
-            if member is not None and member.ready and guard.seats["role"][1] == Role.EMPTY:
-                take_seat(guard.seats[1], member.recruit.box, Role.SHADOW)
-                guard.state["wanted"] = 1
-
-        swapped = self.run(20 * IDENTICAL, self.own, poll, seed=seed)
+        swapped = self.commits(IDENTICAL, self.own, same, tail=0, seed=seed)
+        plain = self.run(len(swapped.rows), self.own, lambda supervisor: None, seed=seed)
         count = undisturbed(plain.rows, swapped.rows)
         commits = int(swapped.commits[:count].sum())
         same_bits = plain.rows["sent"][:count].tobytes() == swapped.rows["sent"][:count].tobytes()
@@ -247,7 +231,7 @@ def undisturbed(first: np.ndarray, second: np.ndarray) -> int:
 @contextlib.contextmanager
 def evaluation() -> Iterator[None]:
     """A niced evaluation beside the loop: lockstep episodes on one core, one after another."""
-    argv = ["nice", "-n", "19", sys.executable, "-m", "bench.swap"]
+    argv = ["nice", "-n", "19", sys.executable, "-c", "from bench.swap import evaluate; evaluate()"]
     process = subprocess.Popen(argv, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -284,7 +268,7 @@ def measure(swaps: int, *, fifo: bool, seed: int, folder: Path, stacks: tuple[st
         other = varied(bench.stack, bench.own, rng)
         ticks = max(EPISODE, 2 * PAUSE * per_robot)
         plain = [bench.run(max(EPISODE, ticks // 2), v, lambda supervisor: None) for v in (bench.own, other)]
-        swapped = bench.commits(per_robot, 1_000_000, bench.own, other)
+        swapped = bench.commits(per_robot, bench.own, other)
         transacted, documents = bench.transactions(max(1, per_robot // PER_TRANSACTION), rng)
         same.append(bench.identical(seed))
         at_commits += [swapped.steps[swapped.commits], transacted.steps[transacted.commits]]
@@ -376,4 +360,4 @@ def main(
 
 
 if __name__ == "__main__":
-    evaluate()
+    typer.run(main)

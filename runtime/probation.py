@@ -110,6 +110,7 @@ class Probation:
         self._tripped: deque[bool] = deque(maxlen=policy.window)
         self._rewards: deque[float] = deque(maxlen=policy.window)
         self._over = 0
+        self._over_before = True
 
     @property
     def passed(self) -> bool:
@@ -153,7 +154,12 @@ class Probation:
         return None
 
     def _too_low(self, row: Any) -> str | None:
-        self._over = self._over + 1 if row["signals"]["torso"]["tilt"] > np.pi / 2 else 0
+        over = row["signals"]["torso"]["tilt"] > np.pi / 2
+        self._over_before &= bool(over) and not row["start"]
+        if self._over_before:  # it lay there when the version came
+            self._rewards.clear()
+            return None
+        self._over = self._over + 1 if over else 0
         if (row["terminated"] or self._over >= FALLEN_TICKS) and not self._falls_usually:
             return "score: the robot fell"
         if len(self._rewards) == self.policy.window and sum(self._rewards) < self._least:

@@ -89,3 +89,9 @@ def test_a_lost_score_is_seen_within_a_window_and_a_fall_at_once() -> None:
 
 def test_before_a_window_is_known_no_score_is_too_low() -> None:
     assert verdicts(Probation(POLICY, Baseline(POLICY.window)), [row(reward=-100.0)] * 20) == []
+
+
+def test_a_fall_that_began_before_the_commit_is_not_the_candidates() -> None:
+    probation = Probation(POLICY, usual())
+    assert verdicts(probation, [row(tilt=3.0, reward=-9.0)] * 40) == []
+    assert verdicts(probation, [row(start=1), *[row(tilt=3.0)] * 40])[0] == "score: the robot fell"
