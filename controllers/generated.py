@@ -11,6 +11,8 @@ import linecache
 import os
 import sys
 import tempfile
+from contextlib import suppress
+from enum import Enum
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
@@ -18,8 +20,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from numba.core import caching
+
 from runtime.compiled import cache_folder, mark_used, prune
 from runtime.errors import SurefootError
+
+
+class Cache(Enum):
+    """What a process does with compiled code."""
+
+    KEPT = "written and read"
+    READ = "read"
+    UNUSED = "neither"
+
 
 PACKAGES = ("mujoco", "numba", "llvmlite", "numpy")
 PACKAGE = "{package}"
@@ -43,9 +56,7 @@ def _trusted() -> tuple[str, ...]:
     return (*(path.read_text() for path in paths), *compilers)
 
 
-def load_generated(
-    package: str, main: str, source: str, layers: dict[str, str], names: dict[str, Any], *, cache: bool | None = None
-) -> Any:
+def load_generated(package: str, main: str, source: str, layers: dict[str, str], names: dict[str, Any]) -> Any:
     """Write generated sources into the folder of their package, once, and import its main module.
 
     Args:
@@ -54,18 +65,18 @@ def load_generated(
         source: Its text; `{package}` in it becomes the package's name.
         layers: Further modules, name -> text, whose functions are compiled so that the main module can call them.
         names: What the main module finds defined besides.
-        cache: Whether to write files and keep the machine code; default: unless `keep_in_memory` was called.
     """
     full = f"{package}.{main}"
     if full in sys.modules:
         return sys.modules[full]
-    if not (_files if cache is None else cache):
+    folder = cache_folder() / package
+    known = folder.is_dir() and _cache is not Cache.UNUSED
+    if not known and _cache is not Cache.KEPT:
         _import_text(package, "", {}).__path__ = []
         for name, text in layers.items():
             _compile_functions(_import_text(f"{package}.{name}", text, {}))
         return _import_text(full, source.replace(PACKAGE, package).replace("cache=True", "cache=False"), names)
-    folder = cache_folder() / package
-    if not folder.is_dir():
+    if not known:
         _write(folder, {"__init__": "", main: source.replace(PACKAGE, package), **layers})
         prune()
     mark_used(folder)
@@ -75,13 +86,36 @@ def load_generated(
     return _import(full, folder / f"{main}.py", names)
 
 
-_files = True
+_cache = Cache.KEPT
 
 
-def keep_in_memory() -> None:
-    """From now on this process writes no generated code and no machine code: a locked worker may not."""
-    global _files
-    _files = False
+def keep_in_memory(*, read: bool) -> None:
+    """From now on this process writes no generated code and no machine code: a locked worker may not.
+
+    Args:
+        read: Whether it loads what a trusted process has compiled from the same sources. What a guest brings is never
+            among it: it is compiled in locked workers only.
+    """
+    global _cache
+    _cache = Cache.READ if read else Cache.UNUSED
+    load = caching.Cache.load_overload
+
+    def look_up(cache: Any, signature: Any, target: Any) -> Any:
+        with suppress(OSError):  # what stands elsewhere cannot be read
+            return load(cache, signature, target) if read else None
+        return None
+
+    # Numba has no switch for either.
+    caching.Cache.load_overload = look_up
+    caching.Cache.save_overload = lambda cache, signature, data: None
+    caching.CacheImpl._locator_classes = [_ReadLocator]
+
+
+class _ReadLocator(caching.InTreeCacheLocator):  # type: ignore[misc]
+    """Finds machine code beside its source, in a folder that cannot be written."""
+
+    def ensure_cache_path(self) -> None:
+        """Does not try to write there."""
 
 
 def _import_text(name: str, source: str, names: dict[str, Any]) -> ModuleType:

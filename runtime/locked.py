@@ -18,9 +18,6 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from numba.core.caching import NullCache
-from numba.core.dispatcher import Dispatcher
-
 import planners
 from controllers.generated import fingerprint, keep_in_memory
 from runtime.carry import copies, describe, state_key
@@ -87,12 +84,7 @@ def prepare(spec: WorkerSpec) -> Robot:
     rehearsal.close()
     if spec.boundscheck:
         numba.config.BOUNDSCHECK = 1
-    keep_in_memory()
-    for module in list(sys.modules.values()):
-        for value in list(vars(module).values()):
-            if isinstance(value, Dispatcher):
-                # It would try to write what it compiles for other types; Numba has no switch for that.
-                value._cache = NullCache()  # type: ignore[attr-defined]
+    keep_in_memory(read=not spec.boundscheck)
     if not spec.lockstep:
         reasons = lock_memory(prefault=False)
         # The threads that it makes are normal ones; before the lock, because the privilege goes with it.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime import config
+from runtime.compiled import cache_folder
 from runtime.errors import SurefootError
 from runtime.mailbox import Layout, Mailbox
 from runtime.sandbox import Child, Level, Limits, spawn
@@ -81,7 +82,7 @@ class Recruit:
         try:
             self.child: Child = spawn(
                 told.command(module), [*self.box.descriptors, sources, theirs],
-                replace(limits, readable=readable), None, _cache_environment(),
+                replace(limits, readable=(*readable, str(cache_folder()))), None, _cache_environment(),
             )  # fmt: skip
         except BaseException:
             os.close(self._reports)

@@ -100,3 +100,29 @@ def test_another_process_may_have_written_the_same_code_first(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "rename", lose)
     assert load_generated("surefoot_race", "main", "WINNER = False", {}, {}).WINNER
+
+
+LOCKED = """
+from controllers.generated import keep_in_memory, load_generated
+keep_in_memory(read={read})
+known = load_generated("surefoot_known", "main", {source!r}, {{}}, {{}}).plus_one
+assert (known(1), known(1.5)) == (2, 2.5)
+new = load_generated("surefoot_new", "main", {source!r}, {{}}, {{}}).plus_one
+assert new(1) == 2
+print(sum(known.stats.cache_hits.values()) if {read} else 0)
+"""
+SOURCE = "from numba import njit\n\n@njit(cache=True)\ndef plus_one(x):\n    return x + 1\n"
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_locked_process_reads_compiled_code_and_writes_none(tmp_path: Path, read: bool) -> None:
+    trusted = "from controllers.generated import load_generated\n" + (
+        f"assert load_generated('surefoot_known', 'main', {SOURCE!r}, {{}}, {{}}).plus_one(1) == 2"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", trusted], check=True, env=environment)
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    program = LOCKED.format(read=read, source=SOURCE)
+    done = subprocess.run([sys.executable, "-c", program], check=True, env=environment, capture_output=True, text=True)
+    assert int(done.stdout) == read  # of the two types, one was compiled before
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
