@@ -151,7 +151,7 @@ for swapping in (swap_commands.swap, swap_commands.rollback, swap_commands.rearm
     app.command()(swapping)
 app.command("set")(swap_commands.set_)
 record_commands.mount(app)
-for bridge_command in (*bridge_commands.COMMANDS, tune_command.tune):
+for bridge_command in (*bridge_commands.COMMANDS, tune_command.tune, tune_command.distil):
     app.command()(bridge_command)
 
 

@@ -1,4 +1,4 @@
-"""The command `surefoot tune`; it imports what it needs when it is called."""
+"""The commands `surefoot tune` and `surefoot distil`; they import what they need when they are called."""
 
 from __future__ import annotations
 
@@ -55,3 +55,36 @@ def tune(
     typer.echo(f"best: {best.score:.1f} over seeds {seeds}, falls {best.falls}")
     for line in (*best.assignments, f"stack: {folder / 'best.yaml'}; judge it on seeds of its own"):
         typer.echo(line)
+
+
+def distil(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs with a planner.", metavar="RUNS...")],
+    stack: Annotated[str, typer.Option(help="The stack whose joint level the law replaces.")],
+    out: Annotated[Path, typer.Option(help="The stack's new file.")],
+    gain: Annotated[float, typer.Option(help="Factor on all of the feedback.")] = 5.0,
+    slowest: Annotated[float, typer.Option(help="Leave slower ticks out [m/s].")] = 4.0,
+    gait: Annotated[bool, typer.Option(help="Let the law follow the gait's targets, and with them its clock.")] = False,
+) -> None:
+    """Fit a feedback law to what a planner did, as a better base for the planner.
+
+    Example: `surefoot distil runs/half_cheetah-* --stack half_cheetah --out feedback.yaml`, then `surefoot run
+    feedback.yaml`.
+    """
+    from yaml import safe_dump
+
+    from agent_bridge.tuning.distil import distil as fit
+    from agent_bridge.tuning.distil import with_law
+    from runtime.errors import SurefootError
+
+    law = fit(runs, gain, slowest, gait)
+    document = with_law(stack, law)
+    try:
+        out.write_text(safe_dump(document, sort_keys=False, default_flow_style=None, width=200))
+    except OSError as error:
+        raise SurefootError(f"{out}: cannot be written: {error.strerror}") from None
+    share = (
+        ""
+        if law.agreement is None
+        else f"; without the last run, it has the sign of {law.agreement:.0%} of its controls"
+    )
+    typer.echo(f"{out}: {len(law.parameters)} parameters from {law.samples} ticks{share}")
