@@ -10,13 +10,14 @@ import numpy as np
 
 from controllers.stack import load_stack
 from planners.planner import make_planner
-from runtime.episode import SHAPED, FallDetector
+from runtime.episode import FallDetector
 from runtime.guest import Guest
 from runtime.plants.native import NativePlant
 from safety.model import DERATE, MODES
 from safety.monitor import Monitor
 from safety.rulefile import load_rules
 from safety.stack_rules import stack_rules
+from safety.tape import SHAPED
 from safety.trace import TraceRecorder
 
 RECENT = 3

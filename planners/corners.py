@@ -6,13 +6,15 @@ are searched one after the other, a later one first, so that the action to be ex
 the search has just improved. Each step is searched again in every tick until its turn comes; the plan carries over
 without decay. `bench/planner.py` shows what the order, the warm start and the horizon earn.
 
-The step to be executed need not be among them: it was searched one tick before, as the step behind. What a tick cannot
-afford is left out from the far end, before anything is simulated. So many whole steps are what the tape counts, and a
-replay leaves out the same ones.
+The step to be executed need not be among them: it was searched one tick before, as the step behind. A step that a tick
+cannot afford is left out from the far end, before anything is simulated. The last search tries the corners that are
+nearest to the plan first, and ends early where the machine stalls. So the number of candidates on the tape says which
+were tried, and a replay tries the same ones.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import mujoco
@@ -29,6 +31,8 @@ SATURATED = 2.0
 """Residual that saturates an action, whatever the base asks for."""
 MOST_JOINTS = 8
 """Two to the power of this is the most corners that are tried."""
+BATCH = 22
+"""Candidates of the last search between two looks at the clock."""
 NEW = 0.3
 """Share of the latest tick in what a simulated control step is believed to cost."""
 
@@ -70,12 +74,14 @@ class CornersPlanner:
         begin, spending = budget.now(), budget.started()
         best, best_score = self.plan.copy(), -np.inf
         level = len(self.actions) + 1
-        for step in self._affordable(budget, level):
-            count = level if budget.candidates is None else min(level, budget.candidates - spending.candidates)
+        steps = self._affordable(budget, level)
+        for position, step in enumerate(steps):
             # The plan as it stands comes first: with any budget at all it can be executed.
-            candidates = np.repeat(best[None], count, axis=0)
-            candidates[1:, step] = self.actions[: count - 1]
-            scores = self._score(snapshot, candidates, step, spending)
+            candidates = np.repeat(best[None], level, axis=0)
+            nearest = np.argsort(np.abs(self.actions - best[step]).sum(axis=1), kind="stable")
+            candidates[1:, step] = self.actions[nearest]
+            batch = BATCH if position == len(steps) - 1 else level
+            scores = self._score(snapshot, candidates, step, batch, spending)
             top = int(np.argmax(scores))
             if scores[top] > best_score:
                 best, best_score = candidates[top].copy(), float(scores[top])
@@ -86,26 +92,34 @@ class CornersPlanner:
         return Decision(best[0], best_score, spending.candidates, spending.control_steps)
 
     def _affordable(self, budget: Budget, level: int) -> list[int]:
-        """The steps that this tick searches: the last of `search` that fit, at least one."""
+        """The steps that this tick searches: the last of `search` that fit, the very last at least with one batch."""
         count = len(self.search)
         if budget.candidates is not None:
-            count = min(count, budget.candidates // level)
+            count = min(count, math.ceil(budget.candidates / level))
         if budget.seconds is not None:
-            work = np.cumsum([step + level * (self.horizon - step) for step in reversed(self.search)]) * self.every
-            count = min(count, int(np.searchsorted(work * self._cost, budget.seconds, side="right")))
+            sizes = [BATCH, *[level] * (len(self.search) - 1)]
+            work = [s + n * (self.horizon - s) for s, n in zip(reversed(self.search), sizes, strict=True)]
+            total = np.cumsum(work) * self.every * self._cost
+            count = min(count, int(np.searchsorted(total, budget.seconds, side="right")))
         return self.search[-max(1, count) :]
 
-    def _score(self, snapshot: np.ndarray, candidates: np.ndarray, step: int, spending: Spending) -> np.ndarray:
-        """Scores (n,) of candidates that agree in the steps before `step`, which are simulated once."""
+    def _score(
+        self, snapshot: np.ndarray, candidates: np.ndarray, step: int, batch: int, spending: Spending
+    ) -> np.ndarray:
+        """Scores (n,) of the first n candidates; they agree in the steps before `step`, which are simulated once."""
         gain = 0.0
         if step:
             gain = float(self.rollouts.run(snapshot, candidates[:1, :step], horizon=step, final=False)[0])
             spending.control_steps += step * self.every
             snapshot = self.rollouts.end[:1].copy()
         rest = self.horizon - step
-        scores = gain + self.rollouts.run(snapshot, candidates[:, step:], horizon=rest)
-        spending.spent(len(candidates), rest * self.every)
-        return scores
+        scores: list[np.ndarray] = []
+        at = 0
+        while at < len(candidates) and (count := spending.allowed(min(batch, len(candidates) - at), first=at == 0)):
+            scores.append(self.rollouts.run(snapshot, candidates[at : at + count, step:], horizon=rest).copy())
+            spending.spent(count, rest * self.every)
+            at += count
+        return gain + np.concatenate(scores)
 
     def close(self) -> None:
         """Stop the rollouts' threads."""

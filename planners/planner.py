@@ -52,29 +52,29 @@ class Budget:
 
 
 class Spending:
-    """A budget while it is spent: by the clock, a batch is begun only if the slowest so far would still fit."""
+    """A budget while it is spent: by the clock, a batch is as large as fits at the slowest pace so far."""
 
     def __init__(self, budget: Budget) -> None:
         """Begin now, by the budget's clock."""
         self._budget = budget
         self._begin = self._last = budget.now()
-        self._slowest = 0.0
+        self._slowest = 0.0  # [s] per candidate
         self.candidates = 0
         self.control_steps = 0
 
-    def allowed(self, wanted: int) -> int:
-        """How many of the next `wanted` candidates may be simulated; 0 ends the tick."""
+    def allowed(self, wanted: int, first: bool = False) -> int:
+        """How many of the next `wanted` candidates may be simulated, at any time if they come `first`; 0 ends it."""
         if self._budget.candidates is not None:
             wanted = max(0, min(wanted, self._budget.candidates - self.candidates))
-        if self._budget.seconds is None or self.candidates == 0:
+        if first or self._budget.seconds is None or self.candidates == 0:
             return wanted
-        fits = self._budget.now() - self._begin + self._slowest <= self._budget.seconds
-        return wanted if fits else 0
+        left = self._budget.seconds - (self._budget.now() - self._begin)
+        return max(0, min(wanted, int(left / self._slowest)))
 
     def spent(self, candidates: int, ticks: int) -> None:
         """Account for a batch of candidates that were simulated for `ticks` each."""
         now = self._budget.now()
-        self._slowest = max(self._slowest, now - self._last)
+        self._slowest = max(self._slowest, (now - self._last) / candidates)
         self._last = now
         self.candidates += candidates
         self.control_steps += candidates * ticks

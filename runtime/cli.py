@@ -151,8 +151,10 @@ for swapping in (swap_commands.swap, swap_commands.rollback, swap_commands.rearm
     app.command()(swapping)
 app.command("set")(swap_commands.set_)
 record_commands.mount(app)
-for bridge_command in (*bridge_commands.COMMANDS, tune_command.tune, tune_command.distil):
+for bridge_command in bridge_commands.COMMANDS:
     app.command()(bridge_command)
+app.command()(tune_command.tune)
+app.command()(tune_command.distil)
 
 
 def _mount(group: str) -> None:

@@ -14,11 +14,8 @@ from runtime.guest import Guest
 from runtime.plants import Plant, UnstableError
 from runtime.records import Robot
 from runtime.tape import TERMS, row_dtype
-from safety.model import DERATE
 from safety.monitor import Monitor
-from safety.tape import BLOCKED, CLAMPED, SLEWED
 
-SHAPED = CLAMPED | BLOCKED | SLEWED
 FALLEN_TICKS = 20
 """A planar robot has fallen once its torso was past a right angle for this many ticks."""
 
@@ -166,11 +163,10 @@ def _filter(
     if monitor is None:
         return sent
     monitor.observe(signals)
-    action = monitor.filter(sent.reshape(-1))
+    monitor.filter(sent.reshape(-1))
     core = monitor.memory.core[0]
     row["mode"], row["yields"] = core["origin"], core["flags"]
     tripped = monitor.memory.rules["tripped"][:63] != 0
     row["rules"] = np.dot(tripped, 1 << np.arange(len(tripped)))
-    result.interventions += action >= DERATE
-    result.shaped += bool(core["flags"] & SHAPED)
+    result.interventions, result.shaped = int(core["interventions"]), int(core["shaped"])
     return sent

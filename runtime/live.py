@@ -93,6 +93,7 @@ def run_realtime(summary: Summary, on_progress: Callable[[Progress], None], say:
         for outcome in supervisor.outcomes[len(summary.episodes) :]:
             result = EpisodeResult(outcome.seed, outcome.steps, outcome.total, outcome.terms, outcome.fallen)
             result.upright, result.control_steps = outcome.upright, outcome.work
+            result.interventions, result.shaped = outcome.interventions, outcome.shaped
             result.decision_ns = outcome.waits.tolist()
             if outcome.end is End.UNSTABLE:
                 result.error = f"{stack.robot.name}: the simulation diverged in tick {outcome.steps}"

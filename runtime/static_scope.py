@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 
-LONGEST_AXIS = 16
+LONGEST_AXIS = 8
 """Length assumed for an axis of a record, whose length only the robot knows."""
 
 

@@ -119,6 +119,8 @@ class Outcome:
     fallen: bool
     upright: int
     work: int
+    interventions: int
+    shaped: int
     waits: np.ndarray = field(repr=False)
 
 
@@ -257,8 +259,10 @@ class Supervisor:
         terms = {name: float(state["totals"][name]) for name in TERMS if weights[name] != 0.0}
         planar = not self.setup.robot.layout["free"]
         fallen = end is End.TERMINATED or (planar and bool(state["fell"] >= state["fall_ticks"]))
+        core = self.guard.verdict.core[0]
         return Outcome(seed, end, int(state["age"]), float(state["total"]), terms, fallen, int(state["upright"]),
-                       int(state["work"]), waits[: int(state["age"])].copy())  # fmt: skip
+                       int(state["work"]), int(core["interventions"]), int(core["shaped"]),
+                       waits[: int(state["age"])].copy())  # fmt: skip
 
     def status(self, message: dict[str, Any] | None = None) -> dict[str, Any]:
         """Returns where the run stands."""

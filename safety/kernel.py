@@ -18,7 +18,7 @@ from safety import fallbacks
 from safety.evaluator import FALSE, TRUE, load_signals, run_tape
 from safety.limits import limit_command
 from safety.model import CUT, DAMP, DERATE, HOLD, NONE
-from safety.tape import CUTTING, DAMPING, GUEST, HOLDING, REPEAT
+from safety.tape import CUTTING, DAMPING, GUEST, HOLDING, REPEAT, SHAPED, YIELDED
 
 MODE_CHANGE, OPERATOR, NEVER = 1, 2, 3
 """Values of `clears` other than auto."""
@@ -59,6 +59,7 @@ def filter_command(tape: Any, memory: Any, inputs: Any, control: Any) -> Any:
         action = CUT
     core.cut = action == CUT
     core.action = action
+    core.interventions += action >= DERATE
 
     position = memory.values[config.position : config.position + control.size]
     velocity = memory.values[config.velocity : config.velocity + control.size]
@@ -69,8 +70,8 @@ def filter_command(tape: Any, memory: Any, inputs: Any, control: Any) -> Any:
         core.origin = DAMPING
         fallbacks.damp(config.damp_kd, velocity, control)
         limit_command(tape.limits, position, memory.sent, control)
-    core.shaped += (core.flags & 7) != 0
-    core.yields += (core.flags & 24) != 0
+    core.shaped += (core.flags & SHAPED) != 0
+    core.yields += (core.flags & YIELDED) != 0
     _copy(control, memory.sent)
     core.mode = facts.mode
     core.tick += 1

@@ -61,14 +61,17 @@ RULE_STATE = np.dtype(
 CORE = np.dtype(
     [("tick", "i8"), ("mode", "i8"), ("missed", "i8"), ("never_answered", "i8"), ("cut", "i8"), ("armed", "i8"),
      ("arming", "i8"), ("holding", "i8"), ("action", "i8"), ("rule", "i8"), ("origin", "i8"), ("flags", "i8"),
-     ("ends", "i8"), ("shaped", "i8"), ("yields", "i8"), ("checked", "i8"), ("factor", "f8")], align=True,
+     ("ends", "i8"), ("interventions", "i8"), ("shaped", "i8"), ("yields", "i8"),
+     ("checked", "i8"), ("factor", "f8")], align=True,
 )  # fmt: skip
 """The verdict of the tick (`action`, the `rule` that decided it or -1, `origin` of the command, limit `flags`) and
-counters since the reset: commands that limits shaped, slew or block yielded, post-checks that intervened."""
+counters since the reset: commands that rules changed (derate or more), that limits shaped, slew or block yielded,
+post-checks that intervened."""
 
 ORIGINS = ("guest", "repeat", "hold", "damp", "cut")
 GUEST, REPEAT, HOLDING, DAMPING, CUTTING = range(len(ORIGINS))
 CLAMPED, BLOCKED, SLEWED, SLEW_YIELDED, BLOCK_YIELDED, NOT_FINITE = 1, 2, 4, 8, 16, 32
+SHAPED, YIELDED = CLAMPED | BLOCKED | SLEWED, SLEW_YIELDED | BLOCK_YIELDED
 LONG_AGO = 1 << 40
 """A counter of ticks since something that never happened."""
 

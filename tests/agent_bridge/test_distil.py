@@ -1,4 +1,4 @@
-"""What a planner did becomes a feedback law: the regression finds a law that is there, and the command writes a stack."""
+"""What a planner did becomes a feedback law: the regression finds a law that is there, the command writes a stack."""
 
 from pathlib import Path
 

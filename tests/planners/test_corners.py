@@ -68,20 +68,31 @@ def test_it_finds_what_a_brute_force_search_finds(search: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("candidates", "steps"), [
-    (1, 4), (LEVEL, 4 * LEVEL), (2 * LEVEL - 1, 4 * LEVEL), (10**6, 1 + 3 * LEVEL + 4 * LEVEL),
+    (1, 4), (LEVEL, 4 * LEVEL), (LEVEL + 5, 1 + 3 * LEVEL + 4 * 5), (10**6, 1 + 3 * LEVEL + 4 * LEVEL),
 ])  # fmt: skip
-def test_it_searches_whole_steps_and_the_executed_one_always(
-    planner: CornersPlanner, candidates: int, steps: int
-) -> None:
+def test_it_searches_whole_steps_before_the_last(planner: CornersPlanner, candidates: int, steps: int) -> None:
     """Step 1 is searched from where the plan's first tick leads, which costs one tick; then step 0."""
     decision = planner.decide(snapshots(CHEETAH)[8:9], Budget(candidates=candidates))
-    assert decision.candidates == (candidates if candidates < LEVEL else min(candidates // LEVEL, 2) * LEVEL)
+    assert decision.candidates == min(candidates, 2 * LEVEL)
     assert decision.control_steps == steps
 
 
-@pytest.mark.parametrize(("seconds", "levels"), [(1e-9, 1), (7.0, 1), (7.1, 2), (9.0, 2), (9.1, 3)])
-def test_what_the_time_does_not_allow_is_left_out_from_the_far_end(seconds: float, levels: int) -> None:
-    """A tick of 66 plans costs a second: step 0 costs 4 s, step 1 3 s and a 66th for its start, step 2 2 s and two."""
+def test_the_last_search_tries_the_nearest_corners_first(planner: CornersPlanner) -> None:
+    """With the plan, nothing, and the corners at most one flip away it finds the best of these."""
+    snapshot, corner = snapshots(CHEETAH)[8:9], SATURATED * np.array([1, -1, 1, 1, -1, -1])
+    near = [corner, np.zeros(6), *(corner - 2 * corner[i] * np.eye(6)[i] for i in range(6))]
+    kernel = rollouts(CHEETAH, horizon=HORIZON, capacity=1)
+    scores = [float(kernel.run(snapshot, np.concatenate([[a], np.zeros((HORIZON - 1, 6))])[None])[0]) for a in near]
+    kernel.close()
+    planner.plan[0] = corner
+    decision = planner.decide(snapshot, Budget(candidates=1 + len(near)))
+    assert decision.score == max(scores)
+    np.testing.assert_array_equal(decision.residual, near[int(np.argmax(scores))])
+
+
+@pytest.mark.parametrize(("seconds", "levels"), [(1e-9, 1 / 3), (4.3, 1), (4.4, 2), (6.3, 2), (6.4, 3)])
+def test_what_the_time_does_not_allow_is_left_out_from_the_far_end(seconds: float, levels: float) -> None:
+    """A tick of 66 plans costs a second: a third of step 0 costs 4/3 s, step 1 3 s and a 66th, step 2 2 s and two."""
     planner, snapshot = planner_of("[2, 1, 0]"), snapshots(CHEETAH)[8:9]
     planner._cost = 1.0 / LEVEL
     decision = planner.decide(snapshot, Budget(seconds=seconds))

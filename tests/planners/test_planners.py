@@ -69,13 +69,15 @@ def test_tree_ends_when_there_is_nothing_left_to_try(tree: Planner) -> None:
     assert tree.decide(snapshots(CHEETAH)[8:9], Budget(candidates=10**6)).candidates == FIRST + 2 * SECOND
 
 
-def test_a_budget_in_time_ends_after_a_whole_round(residual: Planner) -> None:
-    """A round is begun only if the slowest so far would still fit: looks at 1, 2 | 3 begin, 4 end of round one, ..."""
-    decision = residual.decide(snapshots(ANT)[8:9], Budget(seconds=8.5, now=Clock(1.0)))
-    assert decision.candidates > 8
-    assert decision.candidates % 8 == 0
-    again = residual.decide(snapshots(ANT)[8:9], Budget(seconds=17.0, now=Clock(1.0)))
-    assert again.candidates > decision.candidates
+def test_a_budget_in_time_is_filled_and_what_it_held_is_a_number_of_candidates(residual: Planner) -> None:
+    """Looks at 1, then at the end of a round of 8 (2, 4, 6, 8) and before the next: the slowest pace is 2 s for 8."""
+    snapshot = snapshots(ANT)[8:9]
+    decision = residual.decide(snapshot, Budget(seconds=8.5, now=Clock(1.0)))
+    assert decision.candidates == 4 * 8 + 2
+    residual.plan[:] = 0.0
+    again = residual.decide(snapshot, Budget(candidates=34))
+    np.testing.assert_array_equal(again.residual, decision.residual)
+    assert again.score == decision.score
 
 
 @pytest.mark.parametrize(("kind", "first"), [("residual", 8), ("tree", 16)])

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from runtime import config
 from runtime.crew import Crew
 from runtime.errors import SurefootError
 from runtime.replay import replay_run
 from runtime.run import Request, run
 from runtime.supervisor import Setup, Supervisor
+from runtime.tape import Mode
 from runtime.tapefile import read_tape
 
 STACK = "half_cheetah-rhythm"
@@ -44,6 +46,18 @@ def test_a_worker_that_stops_costs_ticks_of_fallback_and_the_run_replays(
     report = replay_run(out)
     assert report.compared == 40 - summary.guest_missed
     assert report.differing == 0
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_what_the_rules_did_is_in_the_results(tmp_path: Path, realtime: bool) -> None:
+    low = "height < 0.3 m or height > 1.5 m"
+    text = config.find("rules", "half_cheetah").read_text()
+    assert low in text
+    (tmp_path / "strict.yaml").write_text(text.replace(low, "height > 0.1 m"))
+    out, sets = tmp_path / "run", (f"rules={tmp_path / 'strict.yaml'}",)
+    summary = run(Request(stack=STACK, sets=sets, realtime=realtime, steps=20, seed=3, out=out))
+    held = int((read_tape(summary.stack.robot, out).rows["mode"] >= Mode.HOLD).sum())
+    assert summary.document()["interventions"] == held >= 15
 
 
 def test_a_lockstep_run_replays_and_another_stack_is_compared(tmp_path: Path) -> None:
