@@ -44,6 +44,7 @@ PAUSE = 3  # ticks between two commits
 SHADOW, PROBATION = 5, 10  # ticks
 SHARE = 0.1  # by which a parameter differs
 IDENTICAL = 20  # commits of the run that is compared bit by bit
+SURE = "8"  # candidates of these runs: what fits into every tick of any machine, since a plan that is cut off differs
 PER_TRANSACTION = 20  # commits for each full transaction
 
 Versions = Mapping[str, Version]
@@ -124,7 +125,10 @@ class Bench:
         self._budget = half_budget(self.stack)
         self._runs = 0
 
-    def run(self, ticks: int, versions: Versions, poll: Poll, policy: Policy | None = None, seed: int = 0) -> Run:
+    def run(
+        self, ticks: int, versions: Versions, poll: Poll, policy: Policy | None = None, seed: int = 0,
+        budget: str | None = None,
+    ) -> Run:  # fmt: skip
         """Runs episodes until at least `ticks` have passed, or `poll` stops it.
 
         Args:
@@ -133,6 +137,7 @@ class Bench:
             poll: Called every few milliseconds.
             policy: Of the swaps; None: there are none but `poll`'s own.
             seed: Of the first episode.
+            budget: Of the planner; None: half of its own.
         """
         self._runs += 1
         folder = self.folder / f"{self.stack.name}-{self._runs}"
@@ -143,7 +148,7 @@ class Bench:
         lifecycle = Lifecycle(folder, {slot: version.hash for slot, version in versions.items()})
         worker = WorkerSpec(
             stack={"name": stack.name, "document": stack.document, "path": f"{stack.name}.yaml"},
-            planner=self._planner, budget=self._budget, threads=2, fifo=self.fifo,
+            planner=self._planner, budget=budget or self._budget, threads=2, fifo=self.fifo,
             cores=sorted(os.sched_getaffinity(0)),
         )  # fmt: skip
         steps = min(ticks, EPISODE)
@@ -158,7 +163,15 @@ class Bench:
         rows = ring.rows[: int(ring.header["written"][0])].copy()
         return Run(rows, outcomes, int(state["guard_missed"]), int(state["guest_missed"]), supervisor.degraded)
 
-    def commits(self, count: int, first: Versions, second: Versions, tail: int = EPISODE, seed: int = 0) -> Run:
+    def commits(
+        self,
+        count: int,
+        first: Versions,
+        second: Versions,
+        tail: int = EPISODE,
+        seed: int = 0,
+        budget: str | None = None,
+    ) -> Run:
         """A run that changes `count` times between two warm workers, and ends `tail` ticks later."""
         fields = describe(self.stack, 0)["fields"]
         begun, renewed, done, due = False, False, 0, 0
@@ -180,7 +193,7 @@ class Bench:
                 due, done = int(state["tick"]) + PAUSE, done + 1
                 state["wanted"] = 1 - state["active"]
 
-        return self.run(1_000_000, first, poll, seed=seed)
+        return self.run(1_000_000, first, poll, seed=seed, budget=budget)
 
     def transactions(self, count: int, rng: np.random.Generator) -> tuple[Run, list[dict[str, Any]]]:
         """A run in which `count` random layers, sometimes two at once, are swapped, one transaction after another."""
@@ -212,12 +225,13 @@ class Bench:
     def identical(self, seed: int) -> tuple[bool, int]:
         """Whether a run that is swapped to versions that do the same sends the same bits; and its commits."""
         same = {slot: alike(version) for slot, version in self.own.items()}
-        swapped = self.commits(IDENTICAL, self.own, same, tail=0, seed=seed)
-        plain = self.run(len(swapped.rows), self.own, lambda supervisor: None, seed=seed)
+        budget = None if self._budget is None else SURE
+        swapped = self.commits(IDENTICAL, self.own, same, tail=0, seed=seed, budget=budget)
+        plain = self.run(len(swapped.rows), self.own, lambda supervisor: None, seed=seed, budget=budget)
         count = undisturbed(plain.rows, swapped.rows)
         commits = int(swapped.commits[:count].sum())
         same_bits = plain.rows["sent"][:count].tobytes() == swapped.rows["sent"][:count].tobytes()
-        return commits > 0 and same_bits, commits
+        return same_bits, commits
 
 
 def undisturbed(first: np.ndarray, second: np.ndarray) -> int:
@@ -260,7 +274,8 @@ def measure(swaps: int, *, fifo: bool, seed: int, folder: Path, stacks: tuple[st
     """Runs the bench; returns its figures."""
     rng = np.random.default_rng(seed)
     runs: list[Run] = []
-    at_commits, usual, told, same = [], [], [], []
+    at_commits, usual, told = [], [], []
+    same: dict[str, tuple[bool, int]] = {}
     returns: dict[str, dict[str, list[float]]] = {}
     per_robot = max(1, swaps // len(stacks))
     for name in stacks:
@@ -270,7 +285,7 @@ def measure(swaps: int, *, fifo: bool, seed: int, folder: Path, stacks: tuple[st
         plain = [bench.run(max(EPISODE, ticks // 2), v, lambda supervisor: None) for v in (bench.own, other)]
         swapped = bench.commits(per_robot, bench.own, other)
         transacted, documents = bench.transactions(max(1, per_robot // PER_TRANSACTION), rng)
-        same.append(bench.identical(seed))
+        same[name] = bench.identical(seed)
         at_commits += [swapped.steps[swapped.commits], transacted.steps[transacted.commits]]
         usual += [p.steps[~np.isnan(p.steps)] for p in plain]
         told += documents
@@ -293,7 +308,8 @@ def measure(swaps: int, *, fifo: bool, seed: int, folder: Path, stacks: tuple[st
         "request_ms": spread(np.array([1e3 * t["seconds"] for t in committed])),
         "returns": {name: {kind: summary(values) for kind, values in kinds.items()} for name, kinds in returns.items()},
         "score_apart": {name: apart(kinds["swapped"], kinds["unswapped"]) for name, kinds in returns.items()},
-        "identical_bits": all(ok for ok, _ in same), "identical_commits": sum(n for _, n in same),
+        "identical_bits": all(ok for ok, _ in same.values()),
+        "identical_commits": {name: commits for name, (_, commits) in same.items()},
         "fifo": fifo, "degraded": sorted({reason for r in runs for reason in r.degraded}),
     }  # fmt: skip
 
