@@ -100,6 +100,11 @@ class Rollouts:
         self._callback = _compile(stack, objective, self.snapshot, limited=limits is not None)
         self._batch = Batch(model, capacity, threads)
 
+    def restart_threads(self) -> None:
+        """Have threads with the priority and the cores that the calling thread has by now."""
+        self._batch.close()
+        self._batch = Batch(self.model, self.capacity, self.threads)
+
     def run(
         self, start: np.ndarray, plan: np.ndarray, origin: np.ndarray | None = None, horizon: int | None = None,
         final: bool = True,

@@ -155,8 +155,9 @@ def _decide(guard: Any, miss: Any, expected: Any) -> None:
     `expected` is False in the first tick of one-tick latency, whose command is the zeros of the reset.
     """
     state, row, verdict, facts = guard.state, guard.row, guard.verdict, guard.inputs.facts[0]
-    row.miss = miss
-    obeyed = expected and miss == _NONE and state.stop == 0
+    row.miss, row.stop, row.rearm = miss, state.stop, state.rearm
+    state.rearm = 0
+    obeyed = expected and miss == _NONE and row.stop == 0
     if expected and miss != _NONE:
         state.guest_missed += 1
         state.strikes += 1
@@ -169,10 +170,9 @@ def _decide(guard: Any, miss: Any, expected: Any) -> None:
     memcpy(state.sensed, state.signals, state.signal_bytes)
     facts.answered = obeyed or not expected
     facts.lateness = row.lateness * 1e-9
-    facts.stop_requested = state.stop
+    facts.stop_requested = row.stop
     facts.planner_age = max(0, state.tick - guard.request.base - 1) * state.seconds if guard.request.base >= 0 else 0.0
-    facts.rearm = state.rearm
-    state.rearm = 0
+    facts.rearm = row.rearm
     filter_command(guard.rules, verdict, guard.inputs, floats_at(state.sent, guard.physics.nu))
     core = verdict.core[0]
     row.mode = state.mode = core.origin

@@ -24,7 +24,16 @@ from runtime.carry import copies, describe, state_key
 from runtime.compiled import core_folder
 from runtime.errors import SurefootError
 from runtime.mailbox import Mailbox, mail_layout
-from runtime.realtime import LAYER_PRIORITY, die_with_parent, freeze_collector, lock_memory, niceness, pin, prepare_loop
+from runtime.realtime import (
+    LAYER_PRIORITY,
+    die_with_parent,
+    freeze_collector,
+    lock_memory,
+    niceness,
+    ordinary,
+    pin,
+    prepare_loop,
+)
 from runtime.records import Robot, load_robot
 from runtime.sandbox import Limits, lock_down
 from runtime.serve import load_loop
@@ -60,6 +69,9 @@ class _Nobody:
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
 
+    def inherit_priority(self) -> None:
+        """It has no threads."""
+
     def respond(self, request: Any, answer: Any) -> None:
         """Never asked."""
 
@@ -87,8 +99,8 @@ def prepare(spec: WorkerSpec) -> Robot:
     keep_in_memory(read=not spec.boundscheck)
     if not spec.lockstep:
         reasons = lock_memory(prefault=False)
-        # The threads that it makes are normal ones; before the lock, because the privilege goes with it.
-        reasons += prepare_loop(LAYER_PRIORITY if spec.fifo else None, None)
+        # Before the lock, because the privilege goes with it. A planner's threads inherit it; others step down.
+        reasons += prepare_loop(LAYER_PRIORITY if spec.fifo else None, None, inherit=True)
         for reason in reasons:
             print(f"worker: {reason}", file=sys.stderr)
     return robot
@@ -115,7 +127,7 @@ def build(
         StackHost(replace(spec, cores=None), stack).guest.close()
 
     run_in_thread(compile_once)
-    host = StackHost(spec, stack)  # its planner's threads inherit this thread's ordinary priority
+    host = StackHost(spec, stack)
     key = state_key(versions)
     host.takes_over(key, before["key"] if before else 0, copies(before, stack) if before else None)
     reporter.say(stage="warm-up")
@@ -129,10 +141,11 @@ def build(
 
 
 def run_in_thread(work: Callable[[], Any]) -> Any:
-    """Runs `work` in a thread of its own, and returns or raises what it does."""
+    """Runs `work` in a thread of its own, of ordinary priority, and returns or raises what it does."""
     outcome: list[Any] = []
 
     def attempt() -> None:
+        ordinary()
         try:
             outcome.append((work(), None))
         except BaseException as error:
@@ -158,7 +171,7 @@ def main() -> None:
         reporter.say(level=int(lock_down(Limits.from_json(sys.argv[2]))))
         versions, before = receive(spec.sources)
         reporter.say(loaded={slot: version.hash for slot, version in versions.items()})  # before anything of it runs
-        # The main thread may be real-time, and compiling is not: it is cut off after two seconds without a pause.
+        # The main thread may be real-time, and would be cut off after two seconds of compiling without a pause.
         service: Service = run_in_thread(lambda: build(spec, robot, versions, before, reporter))
     except SurefootError as error:
         reporter.say(error=str(error))
@@ -166,9 +179,10 @@ def main() -> None:
     except BaseException as error:
         reporter.say(error=f"{type(error).__name__}: {error}")
         raise
-    freeze_collector()
     if spec.cores is not None:
         pin(spec.cores)
+    service.host.inherit_priority()
+    freeze_collector()
     reporter.close()
     service.box.say_ready()
     service.serve()

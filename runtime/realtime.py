@@ -26,13 +26,19 @@ SINGLE_THREADED = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREA
 }
 
 
-def fifo(priority: int) -> list[str]:
-    """Puts the calling thread under SCHED_FIFO; threads that it creates fall back to the normal policy."""
+def fifo(priority: int, *, inherit: bool = False) -> list[str]:
+    """Puts the calling thread under SCHED_FIFO; threads that it creates `inherit` it or are normal ones."""
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+        policy = os.SCHED_FIFO | (0 if inherit else os.SCHED_RESET_ON_FORK)
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
     except OSError as error:
         return [f"SCHED_FIFO {priority} refused ({error.strerror}); grant CAP_SYS_NICE or an rtprio limit"]
     return []
+
+
+def ordinary() -> None:
+    """Puts the calling thread under the normal policy, which needs no privilege."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def lock_memory(*, prefault: bool = True) -> list[str]:
@@ -91,7 +97,7 @@ def freeze_collector() -> None:
     gc.disable()
 
 
-def prepare_loop(priority: int | None, cores: Iterable[int] | None) -> list[str]:
+def prepare_loop(priority: int | None, cores: Iterable[int] | None, *, inherit: bool = False) -> list[str]:
     """Prepares the calling thread for a loop: timer slack, affinity, and FIFO when `priority` is not None."""
     reasons = least_timer_slack()
     if cores is not None:
@@ -99,7 +105,7 @@ def prepare_loop(priority: int | None, cores: Iterable[int] | None) -> list[str]
     if priority is None:
         reasons.append("SCHED_FIFO not asked for")
     else:
-        reasons += fifo(priority)
+        reasons += fifo(priority, inherit=inherit)
     return reasons
 
 

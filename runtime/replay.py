@@ -1,5 +1,7 @@
 """Replay: execute a recorded run again from its recorded inputs, and compare every command bit for bit.
 
+Two things are computed again: what the guest answered, and what the rules and limits made of it.
+
 A guest's answer is a function of the request (state read, signals, the last command sent), of the state that the last
 accepted answer exported, and of the number of candidates that the planner finished. All of that is on the tape, so a
 real-time run replays too: answers that came late never happened, and a budget in milliseconds becomes a count.
@@ -20,7 +22,10 @@ from runtime.guest import Guest
 from runtime.journal import Journal
 from runtime.lifecycle import Stage
 from runtime.records import flatten, lookup
+from runtime.tape import Miss
 from runtime.tapefile import read_tape
+from safety.monitor import Monitor
+from safety.stack_rules import stack_rules
 
 
 @dataclass
@@ -33,6 +38,7 @@ class Report:
         other: Whether it is another one than the run's.
         ticks: Ticks on the tape.
         compared: Answers computed again and compared.
+        filtered: Commands that were passed through the rules and limits again, and compared.
         differing: Answers that differ; without `other` the replay stops at the first.
         first: Tick, layer and field of the first difference, the recorded value and the replayed one.
         largest: Largest difference of a control [1], for `other`.
@@ -44,6 +50,7 @@ class Report:
     other: bool
     ticks: int = 0
     compared: int = 0
+    filtered: int = 0
     differing: int = 0
     first: dict[str, Any] | None = None
     largest: float = 0.0
@@ -53,12 +60,13 @@ class Report:
     def document(self) -> dict[str, Any]:
         """Returns the report as one JSON object."""
         return {"run": str(self.run), "stack": self.stack, "ticks": self.ticks, "compared": self.compared,
-                "differing": self.differing, "first": self.first, "largest": self.largest, "problem": self.problem,
-                "notes": self.notes}  # fmt: skip
+                "filtered": self.filtered, "differing": self.differing, "first": self.first, "largest": self.largest,
+                "problem": self.problem, "notes": self.notes}  # fmt: skip
 
     def lines(self) -> list[str]:
         """Returns the report for people."""
-        out = [f"{self.run}: {self.ticks} ticks, {self.compared} answers computed again with {self.stack}"]
+        out = [f"{self.run}: {self.ticks} ticks, {self.compared} answers computed again with {self.stack}, "
+               f"{self.filtered} commands passed through the rules again"]  # fmt: skip
         if self.other:
             out.append(f"{self.differing} answers differ; largest difference of a control {self.largest:.6g}")
         elif not self.differing:
@@ -95,11 +103,17 @@ def replay_run(folder: Path, other: str | None = None) -> Report:
     made = make_planner(stack, planner, None, run["threads"])
     guest = Guest(stack, *(made or (None, None)))
     rows = tape.rows
+    if other is None:
+        monitor = Monitor(stack_rules(stack))
+        if document.get("rules") != monitor.fingerprint:
+            report.notes.append("the rules have changed since the run was recorded")
+        _filter_again(monitor, stack, rows, run["latency"] == "one_tick", report)
     if (swapped := first_swap(folder)) is not None:
         rows = rows[rows["tick"] < swapped]
         report.notes.append(f"compared up to tick {swapped}, where the first swap took effect; `surefoot events` tells")
     try:
-        _replay(guest, rows, run, report)
+        if report.first is None:
+            _replay(guest, rows, run, report)
     finally:
         guest.close()
     return report
@@ -150,6 +164,34 @@ def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Repor
         guest.answer(*(guest.predict(*seen) if one_tick else seen))
         report.compared += 1
         if not _compare(rows[used], guest.commands, guest.stack, report) and not report.other:
+            return
+
+
+def _filter_again(monitor: Monitor, stack: Stack, rows: NDArray[Any], one_tick: bool, report: Report) -> None:
+    """Passes every recorded command through the rules again, those of versions that were swapped in later too."""
+    facts = monitor.inputs.facts[0]
+    sent = np.zeros(stack.robot.shape)
+    for row in rows:
+        first = one_tick and bool(row["start"])  # the zeros of the reset are sent; no answer was due
+        if row["start"]:
+            monitor.reset()
+            sent[:] = 0.0
+        monitor.observe(row["signals"])
+        answered = row["miss"] == Miss.NONE and not row["stop"]
+        base = row["answered"] if row["miss"] == Miss.NONE and not first else row["base"]
+        facts["answered"] = answered or first
+        facts["lateness"] = row["lateness"] * 1e-9
+        facts["planner_age"] = max(0, row["tick"] - base - 1) * stack.period if base >= 0 else 0.0
+        facts["stop_requested"], facts["rearm"] = row["stop"], row["rearm"]
+        if answered and not first:
+            sent[:] = row["commands"]["joint"]["control"]
+        monitor.filter(sent.reshape(-1))
+        report.filtered += 1
+        if sent.tobytes() != row["sent"].tobytes():
+            report.differing += 1
+            report.first = {"tick": int(row["tick"]), "layer": "rules", "field": "sent",
+                            "recorded": np.array2string(row["sent"], precision=17),
+                            "replayed": np.array2string(sent, precision=17)}  # fmt: skip
             return
 
 

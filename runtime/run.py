@@ -166,7 +166,8 @@ def run(
         raise
     summary = Summary(request, stack, name, in_force, folder)
     if not request.resume:
-        (folder / "config.yaml").write_text(yaml.safe_dump(_resolved(request, stack, name, in_force), sort_keys=False))
+        document = _resolved(request, stack, name, in_force, monitor)
+        (folder / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
     guest = Guest(stack, *(made or (None, None)))
     try:
         if request.realtime:
@@ -292,14 +293,14 @@ def _make_folder(request: Request, stack: Stack) -> Path:
     return folder
 
 
-def _resolved(request: Request, stack: Stack, planner: str, budget: Budget | None) -> dict[str, Any]:
+def _resolved(request: Request, stack: Stack, planner: str, budget: Budget | None, monitor: Monitor) -> dict[str, Any]:
     """Everything that makes the same run again."""
     file = str(config.find("stacks", request.stack).resolve()) if request.stack.endswith((".yaml", ".yml")) else None
     run = {"stack": stack.name, "file": file, "planner": planner, "budget": None if budget is None else str(budget),
            "threads": request.threads, "plant": request.plant, "latency": request.latency,
            "episodes": request.episodes, "seed": request.seed, "steps": request.steps,
            "realtime": request.realtime}  # fmt: skip
-    return {"run": run, "compiled": stack.package, "stack": stack.document}
+    return {"run": run, "compiled": stack.package, "rules": monitor.fingerprint, "stack": stack.document}
 
 
 def _write_results(summary: Summary, say: Callable[[str], None]) -> None:

@@ -74,6 +74,8 @@ GUARD_FIELDS = {
     "overrun": ("i8", "1", "1 when the command was written after the next tick was due: a guard miss."),
     "mode": ("i8", "1", "Whose command was sent: 0 guest, 1 repeat, 2 hold, 3 damp, 4 cut."),
     "miss": ("i8", "1", "Why there was no valid answer (runtime.tape.Miss); 0: there was one."),
+    "stop": ("i8", "1", "1 after a stop request, from when on no answer is obeyed."),
+    "rearm": ("i8", "1", "1 when an operator rearmed what waits for one."),
     "late": ("i8", "1", "Answers discarded in this tick because they belong to an earlier one."),
     "seat": ("i8", "1", "Worker that was asked."),
     "base": ("i8", "1", "Tick of the last accepted answer, whose state went with the request; -1: none."),

@@ -77,6 +77,9 @@ class Host(Protocol):
 
     robot: Robot
 
+    def inherit_priority(self) -> None:
+        """Gives the threads that answer with it the calling thread's priority."""
+
     def respond(self, request: Any, answer: Any) -> None:
         """Fills an answer's `commands`, `finished`, `work` and state from a request (records)."""
 
@@ -132,6 +135,11 @@ class StackHost:
     def forget(self) -> None:
         """Begins afresh with the next request: what it answered so far was for practice."""
         self._seed = -1
+
+    def inherit_priority(self) -> None:
+        """See `Host`: a planner that is waited for plans at the priority of the layers, one beside them below it."""
+        if self.guest.planner is not None and self.guest.beside is None:
+            self.guest.planner.rollouts.restart_threads()
 
     def respond(self, request: Any, answer: Any) -> None:
         """See `Host.respond`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,11 @@ class Monitor:
         self.tape: Tape = compile_rules(rules)
         self.memory: Memory = new_memory(self.tape)
         self.inputs: Inputs = new_inputs(self.tape)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that the rules, limits and fallbacks say."""
+        return hashlib.sha256(repr([part.tolist() for part in self.tape]).encode()).hexdigest()[:12]
 
     def reset(self) -> None:
         """An episode begins."""

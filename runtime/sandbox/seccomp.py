@@ -99,6 +99,7 @@ def build(pid: int) -> list[Instruction]:
         157: _masked(0, 0xFFFFFFFF, [_SET_NAME, _GET_NAME, _TIMER_SLACK, _NAME_MEMORY]),  # prctl
         203: _masked(0, 0xFFFFFFFF, [0]),  # sched_setaffinity: of the calling thread
         302: _null(2),  # prlimit64: to read
+        144: _both_zero(),  # sched_setscheduler: of the calling thread, to the normal policy
         141: _both_zero(),  # setpriority: of the calling thread, and the kernel lets it only become nicer
     }
     program: list[Instruction] = [

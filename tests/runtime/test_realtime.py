@@ -50,3 +50,17 @@ def test_threads_of_a_fifo_thread_are_not_fifo() -> None:
         return in_thread(lambda: os.sched_getscheduler(0))
 
     assert in_thread(child_policy) == os.SCHED_OTHER
+
+
+def test_threads_of_a_fifo_thread_can_inherit_it_and_step_down() -> None:
+    def child_policies() -> object:
+        if realtime.fifo(1, inherit=True):
+            pytest.skip("SCHED_FIFO is not granted here")
+
+        def stepped_down() -> int:
+            realtime.ordinary()
+            return os.sched_getscheduler(0)
+
+        return in_thread(lambda: os.sched_getscheduler(0)), in_thread(stepped_down)
+
+    assert in_thread(child_policies) == (os.SCHED_FIFO, os.SCHED_OTHER)

@@ -2,14 +2,16 @@
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from runtime import config
 from runtime.crew import Crew
 from runtime.errors import SurefootError
-from runtime.replay import replay_run
+from runtime.replay import Report, replay_run
 from runtime.run import Request, run
 from runtime.supervisor import Setup, Supervisor
 from runtime.tape import Mode
@@ -45,6 +47,7 @@ def test_a_worker_that_stops_costs_ticks_of_fallback_and_the_run_replays(
 
     report = replay_run(out)
     assert report.compared == 40 - summary.guest_missed
+    assert report.filtered == 40
     assert report.differing == 0
 
 
@@ -58,6 +61,8 @@ def test_what_the_rules_did_is_in_the_results(tmp_path: Path, realtime: bool) ->
     summary = run(Request(stack=STACK, sets=sets, realtime=realtime, steps=20, seed=3, out=out))
     held = int((read_tape(summary.stack.robot, out).rows["mode"] >= Mode.HOLD).sum())
     assert summary.document()["interventions"] == held >= 15
+    report = replay_run(out)
+    assert (report.filtered, report.differing, report.notes) == (20, 0, [])
 
 
 def test_a_lockstep_run_replays_and_another_stack_is_compared(tmp_path: Path) -> None:
@@ -80,17 +85,30 @@ def test_a_change_of_one_bit_is_found_with_its_tick_and_field(tmp_path: Path, mo
     run(Request(stack=STACK, steps=12, seed=3, out=out))
     from runtime import replay
 
-    def with_one_bit_changed(*arguments: object) -> object:
-        tape = read_tape(*arguments)  # type: ignore[arg-type]
-        rows = tape.rows.copy()
-        rows["commands"]["limb"]["target"][7, 0, 0] *= 1 + 2**-52
-        return type(tape)(rows, tape.events, tape.problem)
+    def report_with(change: Callable[[np.ndarray], None]) -> Report:
+        def changed(*arguments: object) -> object:
+            tape = read_tape(*arguments)  # type: ignore[arg-type]
+            rows = tape.rows.copy()
+            change(rows)
+            return type(tape)(rows, tape.events, tape.problem)
 
-    monkeypatch.setattr(replay, "read_tape", with_one_bit_changed)
-    report = replay_run(out)
+        monkeypatch.setattr(replay, "read_tape", changed)
+        return replay_run(out)
+
+    def answered(rows: np.ndarray) -> None:
+        rows["commands"]["limb"]["target"][7, 0, 0] *= 1 + 2**-52
+
+    def sent(rows: np.ndarray) -> None:
+        rows["sent"][5, 1, 2] *= 1 + 2**-52
+
+    report = report_with(answered)
     assert report.first is not None
     assert (report.first["tick"], report.first["field"]) == (7, "limb.target")
-    assert (report.differing, report.compared) == (1, 8)
+    assert (report.differing, report.compared, report.filtered) == (1, 8, 12)
+    report = report_with(sent)
+    assert report.first is not None
+    assert (report.first["tick"], report.first["layer"], report.first["field"]) == (5, "rules", "sent")
+    assert (report.differing, report.compared, report.filtered) == (1, 0, 6)
 
 
 def test_a_wait_longer_than_the_period_is_refused(tmp_path: Path) -> None:
