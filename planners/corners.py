@@ -15,6 +15,7 @@ were tried, and a replay tries the same ones.
 from __future__ import annotations
 
 import math
+import time
 from itertools import product
 
 import mujoco
@@ -31,8 +32,8 @@ SATURATED = 2.0
 """Residual that saturates an action, whatever the base asks for."""
 MOST_JOINTS = 8
 """Two to the power of this is the most corners that are tried."""
-BATCH = 22
-"""Candidates of the last search between two looks at the clock."""
+LEAST = 22
+"""Candidates of the last search for which there must be time, or one step less is searched."""
 NEW = 0.3
 """Share of the latest tick in what a simulated control step is believed to cost."""
 
@@ -71,41 +72,41 @@ class CornersPlanner:
 
     def decide(self, snapshot: np.ndarray, budget: Budget) -> Decision:
         """Improve the plan from a snapshot (1,), return its first residual, keep the rest of it."""
-        begin, spending = budget.now(), budget.started()
+        begin, spending = time.perf_counter(), budget.started()
         best, best_score = self.plan.copy(), -np.inf
         level = len(self.actions) + 1
         steps = self._affordable(budget, level)
-        for position, step in enumerate(steps):
+        for position, step in enumerate(steps, 1):
             # The plan as it stands comes first: with any budget at all it can be executed.
             candidates = np.repeat(best[None], level, axis=0)
             nearest = np.argsort(np.abs(self.actions - best[step]).sum(axis=1), kind="stable")
             candidates[1:, step] = self.actions[nearest]
-            batch = BATCH if position == len(steps) - 1 else level
-            scores = self._score(snapshot, candidates, step, batch, spending)
+            scores = self._score(snapshot, candidates, step, spending)
+            if position < len(steps) and len(scores) < level:  # the plan as it stands: what one candidate alone gives
+                best, spending.candidates = self.plan.copy(), 1
+                break
             top = int(np.argmax(scores))
             if scores[top] > best_score:
                 best, best_score = candidates[top].copy(), float(scores[top])
         self.plan[:-1] = best[1:]
         self.plan[-1] = 0.0
-        cost = (budget.now() - begin) / spending.control_steps
+        cost = (time.perf_counter() - begin) / spending.control_steps
         self._cost = cost if self._cost == 0.0 else (1 - NEW) * self._cost + NEW * cost
         return Decision(best[0], best_score, spending.candidates, spending.control_steps)
 
     def _affordable(self, budget: Budget, level: int) -> list[int]:
-        """The steps that this tick searches: the last of `search` that fit, the very last at least with one batch."""
+        """The steps that this tick searches: the last of `search` that fit, the very last at least with some."""
         count = len(self.search)
         if budget.candidates is not None:
             count = min(count, math.ceil(budget.candidates / level))
         if budget.seconds is not None:
-            sizes = [BATCH, *[level] * (len(self.search) - 1)]
+            sizes = [LEAST, *[level] * (len(self.search) - 1)]
             work = [s + n * (self.horizon - s) for s, n in zip(reversed(self.search), sizes, strict=True)]
             total = np.cumsum(work) * self.every * self._cost
             count = min(count, int(np.searchsorted(total, budget.seconds, side="right")))
         return self.search[-max(1, count) :]
 
-    def _score(
-        self, snapshot: np.ndarray, candidates: np.ndarray, step: int, batch: int, spending: Spending
-    ) -> np.ndarray:
+    def _score(self, snapshot: np.ndarray, candidates: np.ndarray, step: int, spending: Spending) -> np.ndarray:
         """Scores (n,) of the first n candidates; they agree in the steps before `step`, which are simulated once."""
         gain = 0.0
         if step:
@@ -113,13 +114,10 @@ class CornersPlanner:
             spending.control_steps += step * self.every
             snapshot = self.rollouts.end[:1].copy()
         rest = self.horizon - step
-        scores: list[np.ndarray] = []
-        at = 0
-        while at < len(candidates) and (count := spending.allowed(min(batch, len(candidates) - at), first=at == 0)):
-            scores.append(self.rollouts.run(snapshot, candidates[at : at + count, step:], horizon=rest).copy())
-            spending.spent(count, rest * self.every)
-            at += count
-        return gain + np.concatenate(scores)
+        tried = candidates[: max(1, spending.allowed(len(candidates))), step:]
+        scores = gain + self.rollouts.run(snapshot, tried, horizon=rest, deadline=spending.deadline)
+        spending.spent(len(scores), rest * self.every)
+        return scores
 
     def close(self) -> None:
         """Stop the rollouts' threads."""

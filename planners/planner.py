@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import mujoco
@@ -35,8 +34,6 @@ class Budget:
 
     candidates: int | None = None
     seconds: float | None = None
-    now: Callable[[], float] = field(default=time.perf_counter, repr=False, compare=False)
-    """The clock [s] that a budget in time is measured on."""
 
     def started(self) -> Spending:
         """Start spending it."""
@@ -52,30 +49,25 @@ class Budget:
 
 
 class Spending:
-    """A budget while it is spent: by the clock, a batch is as large as fits at the slowest pace so far."""
+    """A budget while it is spent. By the clock, a batch is begun before the deadline, and ends there."""
 
     def __init__(self, budget: Budget) -> None:
-        """Begin now, by the budget's clock."""
-        self._budget = budget
-        self._begin = self._last = budget.now()
-        self._slowest = 0.0  # [s] per candidate
+        """Begin now."""
+        self._most = budget.candidates
+        self.deadline = None if budget.seconds is None else time.perf_counter() + budget.seconds
+        """When to answer with what there is [s], on `time.perf_counter`."""
         self.candidates = 0
         self.control_steps = 0
 
-    def allowed(self, wanted: int, first: bool = False) -> int:
-        """How many of the next `wanted` candidates may be simulated, at any time if they come `first`; 0 ends it."""
-        if self._budget.candidates is not None:
-            wanted = max(0, min(wanted, self._budget.candidates - self.candidates))
-        if first or self._budget.seconds is None or self.candidates == 0:
-            return wanted
-        left = self._budget.seconds - (self._budget.now() - self._begin)
-        return max(0, min(wanted, int(left / self._slowest)))
+    def allowed(self, wanted: int) -> int:
+        """How many of the next `wanted` candidates may be begun, at least the first of all; 0 ends the tick."""
+        if self._most is not None:
+            wanted = max(0, min(wanted, self._most - self.candidates))
+        late = self.deadline is not None and time.perf_counter() >= self.deadline
+        return 0 if late and self.candidates else wanted
 
     def spent(self, candidates: int, ticks: int) -> None:
         """Account for a batch of candidates that were simulated for `ticks` each."""
-        now = self._budget.now()
-        self._slowest = max(self._slowest, (now - self._last) / candidates)
-        self._last = now
         self.candidates += candidates
         self.control_steps += candidates * ticks
 

@@ -69,8 +69,10 @@ class ResidualPlanner:
             candidates = np.clip(best + steps[:count], -self.clip, self.clip)
             if round_ == 0 and self.bare:
                 candidates[1:2] = 0.0  # and candidate 1 the base alone, the way back from a plan gone wrong
-            scores = self.rollouts.run(snapshot, candidates)
-            spending.spent(count, self.horizon * self.every)
+            scores = self.rollouts.run(snapshot, candidates, deadline=spending.deadline, whole=round_ == 0)
+            spending.spent(len(scores), self.horizon * self.every)
+            if not len(scores):
+                break
             top = int(np.argmax(scores))
             if scores[top] > best_score:
                 best, best_score = candidates[top].copy(), float(scores[top])

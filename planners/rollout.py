@@ -18,17 +18,20 @@ from controllers.stack import Stack
 from planners import costs
 from planners.costs import TERMS, Objective
 from planners.model import steps_per_tick
+from runtime.clock import CLOCK, real_clock
 from runtime.native import Batch
 from safety.stack_rules import shaping_limits
 from safety.tape import LIMIT
 
+NEVER = np.iinfo(np.int64).max
 SPACES = ("target", "control")
 """What a residual is added to: the joint targets [rad] or the actuator controls."""
 
 JOB = np.dtype(
     [(name, "u8") for name in ("start", "origin", "plan", "end", "signals", "residual", "score", "terms",
-                               "params", "weights", "layout", "limits")]
-    + [(name, "i8") for name in ("horizon", "final", "stride", "space", "frame_skip", "nq", "nv", "nu", "nsensordata")]
+                               "params", "weights", "layout", "limits", "clocks")]
+    + [(name, "i8") for name in ("deadline", "whole", "horizon", "final", "stride", "space", "frame_skip",
+                                 "nq", "nv", "nu", "nsensordata")]
     + [("period", "f8")],
     align=True,
 )  # fmt: skip
@@ -86,11 +89,12 @@ class Rollouts:
         self._layout = np.array([stack.robot.layout])
         limits = shaping_limits(stack)
         self._limits = np.zeros(model.nu, LIMIT) if limits is None else limits.copy()
+        self._clocks = np.repeat(real_clock(), capacity)
         self._job = job = np.zeros(1, JOB)
         for name, array in (
             ("origin", self._origin), ("plan", self._plan), ("end", self.end), ("signals", self._signals),
             ("residual", self._residual), ("score", self.score), ("terms", self.terms), ("params", self._params),
-            ("weights", self._weights), ("layout", self._layout), ("limits", self._limits),
+            ("weights", self._weights), ("layout", self._layout), ("limits", self._limits), ("clocks", self._clocks),
         ):  # fmt: skip
             job[name] = array.ctypes.data
         job["stride"], job["space"] = horizon * hold, SPACES.index(space)
@@ -107,9 +111,12 @@ class Rollouts:
 
     def run(
         self, start: np.ndarray, plan: np.ndarray, origin: np.ndarray | None = None, horizon: int | None = None,
-        final: bool = True,
+        final: bool = True, deadline: float | None = None, whole: int = 1,
     ) -> np.ndarray:  # fmt: skip
         """Simulate candidates and return their scores (n,), -inf where a simulation became unstable.
+
+        At the deadline every thread stops where it is. What was finished out of order is left out, so that the number
+        of scores says which candidates they belong to, and simulating so many gives the same.
 
         Args:
             start: Snapshots to start from (m,).
@@ -117,6 +124,8 @@ class Rollouts:
             origin: Which snapshot each candidate starts from (n,); default: the first.
             horizon: Steps to simulate; default: all.
             final: Whether the objective's final terms count.
+            deadline: When to stop [s], on `time.perf_counter`.
+            whole: Of so many first candidates all is simulated, however late it is.
 
         Returns:
             A view that the next call overwrites, as are `terms` (n, terms), the sum of each term before its weight,
@@ -132,8 +141,11 @@ class Rollouts:
         self._job["start"] = self._start.ctypes.data
         self._job["horizon"] = self.hold * (self.horizon if horizon is None else horizon)
         self._job["final"] = final
+        self._job["deadline"] = NEVER if deadline is None else int(deadline * 1e9)
+        self._job["whole"] = whole
         self._batch.apply(self._callback.address, self._job.ctypes.data, count)
-        return self.score[:count]
+        unfinished = np.isnan(self.score[:count])
+        return self.score[: int(np.argmax(unfinished)) if unfinished.any() else count]
 
     def close(self) -> None:
         """Stop the threads."""
@@ -144,7 +156,7 @@ def _compile(stack: Stack, objective: Objective, snapshot: np.dtype[Any], limite
     """The callback as a `numba.cfunc`, from the cache where it was compiled before."""
     records = {"job": JOB, "snapshot": snapshot, "signals": stack.robot.signals, "residual": stack.robot.residual,
                "params": stack.params.dtype, "weights": objective.weights.dtype,
-               "layout": stack.robot.layout.dtype, "limits": LIMIT}  # fmt: skip
+               "layout": stack.robot.layout.dtype, "limits": LIMIT, "clock": CLOCK}  # fmt: skip
     source = _generate(stack, objective, limited)
     trusted = (inspect.getsource(module) for module in (costs, safety.limits))
     digest = fingerprint(source, stack.package, *trusted, *map(str, records.values()))
@@ -184,6 +196,7 @@ import numpy as np
 from numba import carray, cfunc, from_dtype, types
 
 from planners import costs
+from runtime.clock import now_ns
 from runtime.native import (ctrl_of, floats_at, mj_step, pointer_to, qacc_warmstart_of, qpos_of, qvel_of, sensordata_of,
                             time_of)
 from runtime.signals import sense
@@ -193,8 +206,8 @@ jobs, snapshots = pointer_to(from_dtype(RECORDS["job"])), pointer_to(from_dtype(
 signals, residuals = pointer_to(from_dtype(RECORDS["signals"])), pointer_to(from_dtype(RECORDS["residual"]))
 params, weights = pointer_to(from_dtype(RECORDS["params"])), pointer_to(from_dtype(RECORDS["weights"]))
 layouts, integers = pointer_to(from_dtype(RECORDS["layout"])), pointer_to(types.int64)
-all_limits = pointer_to(from_dtype(RECORDS["limits"]))
-LIMIT = mujoco.mjMAXVAL
+all_limits, clocks = pointer_to(from_dtype(RECORDS["limits"])), pointer_to(from_dtype(RECORDS["clock"]))
+LIMIT, NEVER = mujoco.mjMAXVAL, np.iinfo(np.int64).max
 
 
 @cfunc(types.void(types.uintp, types.uintp, types.int32, types.uintp), cache=True, error_model="numpy")
@@ -228,7 +241,12 @@ def rollout(model, data, i, argument):
     terms[:] = 0.0
     score = 0.0
     stable = True
+    late = False
+    clock = carray(clocks(job.clocks), (i + 1,))[i]
     for h in range(job.horizon):
+        if i >= job.whole and job.deadline != NEVER and now_ns(clock) > job.deadline:
+            late = True
+            break
         for leg in range({legs}):
             for segment in range({segments}):
                 value = plan[h, leg * {segments} + segment]
@@ -262,5 +280,5 @@ def rollout(model, data, i, argument):
     for k in range(job.nv):
         state.qvel[k] = qvel[k]
         state.warmstart[k] = warmstart[k]
-    floats_at(job.score, i + 1)[i] = score if stable and math.isfinite(score) else -np.inf
+    floats_at(job.score, i + 1)[i] = np.nan if late else score if stable and math.isfinite(score) else -np.inf
 '''

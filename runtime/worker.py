@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,7 +88,7 @@ class Host(Protocol):
 
 
 CUT_OFF = 0.8
-"""Fraction of its time after which a planner with a budget in candidates answers with the best so far.
+"""Fraction of its time, from the request on, after which a planner with a budget in candidates answers with its best.
 
 On a machine where they all fit, a real-time run gives the same actions as lockstep; on a slower one it plans less
 instead of answering late. The tape says how many candidates were finished, so both replay."""
@@ -116,6 +116,7 @@ class StackHost:
         if self.guest.beside is not None and not spec.lockstep:
             self.guest.beside.start_thread()
             sys.setswitchinterval(1e-4)  # [s]: the layers do not wait for the planner's Python
+        self._budget = None if spec.lockstep or self.guest.beside is not None else self.guest.budget
         self._one_tick, self._python = spec.one_tick, spec.boundscheck
         self._seed = -1
         self._signals = np.zeros(1, self.robot.signals)
@@ -148,6 +149,10 @@ class StackHost:
             self.guest.reset(self._seed)
         if request["base"] >= 0:
             self._continue(request)
+        if self._budget is not None and self._budget.seconds is not None and request["time"]:
+            # What the answer before, or the machine, took from this tick is not taken from the next one.
+            gone = 1e-9 * (time.monotonic_ns() - int(request["time"]))
+            self.guest.budget = replace(self._budget, seconds=max(0.0, self._budget.seconds - gone))
         self._signals[0] = request["signals"]
         seen = request["qpos"], request["qvel"], self._signals, request["sent"]
         seen = self.guest.predict(*seen) if self._one_tick else seen

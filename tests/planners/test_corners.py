@@ -90,18 +90,23 @@ def test_the_last_search_tries_the_nearest_corners_first(planner: CornersPlanner
     np.testing.assert_array_equal(decision.residual, near[int(np.argmax(scores))])
 
 
-@pytest.mark.parametrize(("seconds", "levels"), [(1e-9, 1 / 3), (4.3, 1), (4.4, 2), (6.3, 2), (6.4, 3)])
-def test_what_the_time_does_not_allow_is_left_out_from_the_far_end(seconds: float, levels: float) -> None:
+@pytest.mark.parametrize(("seconds", "levels"), [(4.3, 1), (4.4, 2), (6.3, 2), (6.4, 3)])
+def test_what_the_time_does_not_allow_is_left_out_from_the_far_end(seconds: float, levels: int) -> None:
     """A tick of 66 plans costs a second: a third of step 0 costs 4/3 s, step 1 3 s and a 66th, step 2 2 s and two."""
     planner, snapshot = planner_of("[2, 1, 0]"), snapshots(CHEETAH)[8:9]
     planner._cost = 1.0 / LEVEL
     decision = planner.decide(snapshot, Budget(seconds=seconds))
     assert decision.candidates == levels * LEVEL
-    planner.reset(0)
-    again = planner.decide(snapshot, Budget(candidates=decision.candidates))
-    np.testing.assert_array_equal(again.residual, decision.residual)
-    assert again.score == decision.score
     planner.close()
+
+
+def test_a_search_that_a_stall_cut_off_before_the_last_is_forgotten(planner: CornersPlanner) -> None:
+    """It would have been for the steps after it; the plan as it stands is what a replay finds with one candidate."""
+    planner.plan[:] = SATURATED * np.array([1, -1, 1, 1, -1, -1])
+    planner._cost = 1e-15  # it believes that everything fits
+    decision = planner.decide(snapshots(CHEETAH)[8:9], Budget(seconds=1e-9))
+    assert decision.candidates == 1
+    np.testing.assert_array_equal(decision.residual, SATURATED * np.array([1, -1, 1, 1, -1, -1]))
 
 
 def test_with_one_candidate_the_plan_is_executed(planner: CornersPlanner) -> None:

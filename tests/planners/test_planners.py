@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,17 +42,6 @@ def tree() -> Iterator[Planner]:
     planner.close()
 
 
-class Clock:
-    """Moves on by a fixed time at every look at it."""
-
-    def __init__(self, step: float) -> None:
-        self.now, self.step = 0.0, step
-
-    def __call__(self) -> float:
-        self.now += self.step
-        return self.now
-
-
 @pytest.mark.parametrize("candidates", [1, 7, 8, 9, 30])
 def test_residual_spends_exactly_its_candidates(residual: Planner, candidates: int) -> None:
     decision = residual.decide(snapshots(ANT)[8:9], Budget(candidates=candidates))
@@ -69,22 +59,27 @@ def test_tree_ends_when_there_is_nothing_left_to_try(tree: Planner) -> None:
     assert tree.decide(snapshots(CHEETAH)[8:9], Budget(candidates=10**6)).candidates == FIRST + 2 * SECOND
 
 
-def test_a_budget_in_time_is_filled_and_what_it_held_is_a_number_of_candidates(residual: Planner) -> None:
-    """Looks at 1, then at the end of a round of 8 (2, 4, 6, 8) and before the next: the slowest pace is 2 s for 8."""
-    snapshot = snapshots(ANT)[8:9]
-    decision = residual.decide(snapshot, Budget(seconds=8.5, now=Clock(1.0)))
-    assert decision.candidates == 4 * 8 + 2
-    residual.plan[:] = 0.0
-    again = residual.decide(snapshot, Budget(candidates=34))
-    np.testing.assert_array_equal(again.residual, decision.residual)
-    assert again.score == decision.score
+@pytest.mark.parametrize("kind", ["residual", "corners"])
+def test_what_the_time_allowed_is_what_so_many_candidates_give(kind: str) -> None:
+    """However many candidates the deadline cut off, on one thread or two, the tape's number repeats the decision."""
+    name, snapshot = (ANT, snapshots(ANT)[8:9]) if kind == "residual" else (CHEETAH, snapshots(CHEETAH)[8:9])
+    counts = set()
+    for seconds in (1e-9, 1e-3, 2e-3, 4e-3, 8e-3, 10.0):
+        timed, counted = (planner_of(name, f"planner={{use: {kind}, horizon: 12}}", threads=2) for _ in range(2))
+        for planner in (timed, counted):
+            planner.plan[:] = 0.5
+        decision = timed.decide(snapshot, Budget(candidates=60, seconds=seconds))
+        again = counted.decide(snapshot, Budget(candidates=decision.candidates))
+        np.testing.assert_array_equal(again.residual, decision.residual)
+        np.testing.assert_array_equal(counted.plan, timed.plan)
+        counts.add(decision.candidates)
+        timed.close()
+        counted.close()
+    assert {1, 60} <= counts
 
 
-@pytest.mark.parametrize(("kind", "first"), [("residual", 8), ("tree", 16)])
-def test_the_first_batch_is_simulated_however_late_it_is(kind: str, first: int, request: pytest.FixtureRequest) -> None:
-    planner = request.getfixturevalue(kind)
-    name = ANT if kind == "residual" else CHEETAH
-    assert planner.decide(snapshots(name)[8:9], Budget(seconds=1e-4, now=Clock(1.0))).candidates == first
+def test_the_first_batch_of_a_tree_is_simulated_however_late_it_is(tree: Planner) -> None:
+    assert tree.decide(snapshots(CHEETAH)[8:9], Budget(seconds=1e-9)).candidates == 16
 
 
 def test_the_next_plan_is_the_rest_of_the_best_decayed(residual: Planner) -> None:
@@ -254,7 +249,7 @@ def test_the_scales_of_a_round_span_a_range_and_leave_the_noise_alone() -> None:
     for planner in (plain, scaled):
         kept: list[np.ndarray] = []
 
-        def run(start: np.ndarray, plan: np.ndarray, kept: list[np.ndarray] = kept) -> np.ndarray:
+        def run(start: np.ndarray, plan: np.ndarray, kept: list[np.ndarray] = kept, **when: Any) -> np.ndarray:
             kept.append(plan.copy())
             return np.zeros(len(plan))
 
@@ -273,7 +268,7 @@ def test_the_bare_base_is_a_candidate_where_it_is_asked_for(bare: bool) -> None:
     planner = planner_of(ANT, "planner.horizon=4", f"planner.bare={str(bare).lower()}")
     planner.plan[:] = 0.1
 
-    def effort(start: np.ndarray, plan: np.ndarray) -> np.ndarray:
+    def effort(start: np.ndarray, plan: np.ndarray, **when: Any) -> np.ndarray:
         return np.asarray(-np.abs(plan).sum(axis=(1, 2)))
 
     planner.rollouts.run = effort  # type: ignore[method-assign, assignment]
