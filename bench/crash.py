@@ -29,17 +29,15 @@ PROGRAM = (sys.executable, "-c", "from runtime.cli import main; main()")
 OPTIONS = ("--episodes", "1000", "--probation", str(PROBATION))
 
 
-def start(folder: Path, log: Path) -> "subprocess.Popen[bytes]":
-    """Begins a run, or resumes it, and returns when it ticks.
+def start(folder: Path, log: Path, *command: str, patience: float = START) -> "subprocess.Popen[bytes]":
+    """Runs `surefoot` with these arguments, which begin or resume the run in `folder`, and returns when it ticks.
 
     Raises:
-        SurefootError: It does not.
+        SurefootError: It does not, within `patience` [s].
     """
-    new = not (folder / "active.json").exists()
-    command = ("run", STACK, "--realtime", "--out", str(folder)) if new else ("resume", str(folder))
     with log.open("ab") as stream:
-        process = subprocess.Popen([*PROGRAM, *command, *OPTIONS], stdout=stream, stderr=stream)
-    end = time.monotonic() + START
+        process = subprocess.Popen([*PROGRAM, *command], stdout=stream, stderr=stream)
+    end = time.monotonic() + patience
     while time.monotonic() < end and process.poll() is None:
         try:
             if ask(folder, {"ask": "status"})["tick"] > 2:
@@ -74,7 +72,7 @@ def measure(kills: int, seed: int, folder: Path) -> dict[str, Any]:
     """Kills and starts; returns what was found."""
     rng = random.Random(seed)
     run, log = folder / "run", folder / "log"
-    process = start(run, log)
+    process = start(run, log, "run", STACK, "--realtime", "--out", str(run), *OPTIONS)
     stages: dict[str, int] = {}
     wrong: list[dict[str, Any]] = []
     try:
@@ -88,7 +86,7 @@ def measure(kills: int, seed: int, folder: Path) -> dict[str, Any]:
             process.wait()
             last = next(str(row["stage"]) for row in reversed(events(run)) if "stage" in row)
             stages[last] = stages.get(last, 0) + 1
-            process = start(run, log)
+            process = start(run, log, "resume", str(run), *OPTIONS)
             found = judge(run)
             if not found["passed"]:
                 wrong.append({"moment": number, **found})

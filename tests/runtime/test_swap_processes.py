@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.crash import start
 from controllers.stack import load_stack
 from runtime.control import ask
 from runtime.errors import SurefootError
@@ -23,24 +21,7 @@ from runtime.versions import Version, make_version, stack_versions
 STACK = "ant-rhythm"
 full = pytest.mark.skipif(available_level() < Level.FULL, reason="this kernel offers no Landlock or seccomp")
 PATIENCE = 240.0  # [s] for what takes seconds on a free machine
-
-
-def start(folder: Path, *command: str) -> "subprocess.Popen[bytes]":
-    """Starts a run, and returns when it ticks."""
-    options = ("--episodes", "50", "--probation", "20")
-    program = [sys.executable, "-c", "from runtime.cli import main; main()", *command, *options]
-    with (folder.parent / "log").open("ab") as log:
-        process = subprocess.Popen(program, stdout=log, stderr=log)
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            if ask(folder, {"ask": "status"})["tick"] > 2:
-                return process
-        except SurefootError:
-            pass  # its socket is not there yet
-        time.sleep(0.05)
-    process.kill()
-    raise TimeoutError(f"the run does not tick: {(folder.parent / 'log').read_text()}")
+OPTIONS = ("--episodes", "50", "--probation", "20")
 
 
 def edited(folder: Path, slot: str, remark: str) -> tuple[Version, dict[str, str]]:
@@ -57,7 +38,7 @@ def edited(folder: Path, slot: str, remark: str) -> tuple[Version, dict[str, str
 def test_a_killed_runtime_comes_back_with_what_passed_probation(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "demo"
     folder.parent.mkdir()
-    run = start(folder, "run", STACK, "--realtime", "--out", str(folder))
+    run = start(folder, tmp_path / "log", "run", STACK, "--realtime", "--out", str(folder), *OPTIONS, patience=PATIENCE)
     try:
         first, active = edited(folder, "limb", "first")
         done = wait(folder, request_swap(folder, {"limb": first.hash}, active, ungated="test")["transaction"], PATIENCE)
@@ -74,7 +55,7 @@ def test_a_killed_runtime_comes_back_with_what_passed_probation(tmp_path: Path) 
         run.send_signal(signal.SIGKILL)
         run.wait()
         assert json.loads((folder / "active.json").read_text())["slots"]["limb"]["active"] == first.hash
-        run = start(folder, "resume", str(folder))
+        run = start(folder, tmp_path / "log", "resume", str(folder), *OPTIONS, patience=PATIENCE)
         now = {slot: entry["active"] for slot, entry in slots(folder).items()}
         assert now == {**active, "limb": first.hash}
         assert ask(folder, {"ask": "status"})["slots"] == now
