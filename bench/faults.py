@@ -49,7 +49,7 @@ KEPT = ["wake", "skipped", "overrun", "mode", "sent"]
 
 # At 1 kHz the guard may have given a dead worker up before its end is seen.
 GIVEN_UP = {"event": "worker_killed", "reason": "did not answer; a spare took over"}
-# At 1 kHz an answer that says "failed" may come after the deadline: its traceback was printed first.
+# At 1 kHz an answer that was spoiled in Python, or that says "failed", may come after the deadline.
 TOO_SLOW = {"event": "guest_missed", "reason": "late"}
 # What the tape must say about each fault: one of these events, with these values.
 TOLD: dict[str, tuple[dict[str, str], ...]] = {
@@ -60,11 +60,11 @@ TOLD: dict[str, tuple[dict[str, str], ...]] = {
     "exception": ({"event": "guest_missed", "reason": "guest_failed"}, TOO_SLOW),
     "memory exhaustion": ({"event": "guest_missed", "reason": "guest_failed"}, TOO_SLOW),
     "truncated memory": ({"event": "guest_missed", "reason": "guest_failed"}, TOO_SLOW),
-    "NaN": ({"event": "guest_missed", "reason": "not_finite"},),
-    "infinity": ({"event": "guest_missed", "reason": "not_finite"},),
-    "out of range": ({"event": "guest_missed", "reason": "out_of_range"},),
-    "wrong size": ({"event": "guest_missed", "reason": "wrong_size"},),
-    "wrong tick": ({"event": "guest_missed", "reason": "wrong_tick"},),
+    "NaN": ({"event": "guest_missed", "reason": "not_finite"}, TOO_SLOW),
+    "infinity": ({"event": "guest_missed", "reason": "not_finite"}, TOO_SLOW),
+    "out of range": ({"event": "guest_missed", "reason": "out_of_range"}, TOO_SLOW),
+    "wrong size": ({"event": "guest_missed", "reason": "wrong_size"}, TOO_SLOW),
+    "wrong tick": ({"event": "guest_missed", "reason": "wrong_tick"}, TOO_SLOW),
     "late by 1.5 periods": ({"event": "guest_missed", "reason": "late"},),
     "never starts": ({"event": "worker_killed", "reason": f"not ready within {LATCHED:g} s"},),
     "recorder killed": ({"event": "recorder_died"},),
