@@ -235,10 +235,11 @@ class Bench:
 
 
 def undisturbed(first: np.ndarray, second: np.ndarray) -> int:
-    """Ticks until one of two runs missed an answer, was late, or planned less: from there on they must differ."""
+    """Ticks until one of two runs missed an answer, was late, planned less, or was stopped: then they must differ."""
     count = min(len(first), len(second))
     a, b = first[:count], second[:count]
-    bad = (a["miss"] != 0) | (b["miss"] != 0) | (a["skipped"] + b["skipped"] > 0) | (a["finished"] != b["finished"])
+    bad = (a["stop"] != 0) | (b["stop"] != 0) | (a["miss"] != 0) | (b["miss"] != 0)
+    bad |= (a["skipped"] + b["skipped"] > 0) | (a["finished"] != b["finished"])
     return int(np.argmax(bad)) if bad.any() else count
 
 
