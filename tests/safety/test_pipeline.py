@@ -168,7 +168,7 @@ def test_cut_absorbs_everything_until_an_operator_rearms() -> None:
     actions = []
     for tick in range(12):
         monitor.inputs.facts["rearm"] = tick == 9
-        signals["joint"]["velocity"] = 50.0 if tick == 2 else 0.0
+        signals["joint"]["velocity"] = 1000.0 if tick == 2 else 0.0
         monitor.observe(signals)
         actions.append(ACTIONS[monitor.filter(np.full(6, 0.3))])
     assert actions == ["none"] * 2 + ["cut"] * 7 + ["none"] * 3
