@@ -193,9 +193,9 @@ class Supervisor:
         """
         self._guard_core, others = loop_cores()
         try:
+            self.crew.launch()  # on all cores: there is no guard yet that they could delay
             pin(others)  # the processes started from here inherit it
             self.recording.start()
-            self.crew.launch()
             self._assemble()
             self.degraded += lock_memory()
             self.degraded += niceness(-10)
