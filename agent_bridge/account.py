@@ -21,10 +21,13 @@ class Account:
         self._begun = time.monotonic()
 
     def spent(self, jobs: Sequence[Job]) -> dict[str, float]:
-        """Trials, environment steps and planner steps of all jobs, and the wall time of this process [s]."""
+        """Trials, environment steps and planner steps of all jobs, and the wall time of this process [s].
+
+        A job that is still running counts with the steps that it asked for, where it did.
+        """
         return {
             "trials": sum(j.request["kind"] == "gate" for j in jobs),
-            "environment_steps": sum(j.result.get("env_steps", 0) for j in jobs),
+            "environment_steps": sum((j.result if j.over else j.request).get("env_steps", 0) for j in jobs),
             "planner_steps": sum(j.result.get("planner_steps", 0) for j in jobs),
             "wall_time": round(time.monotonic() - self._begun, 1),
         }

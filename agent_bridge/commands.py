@@ -34,12 +34,14 @@ def gate(
     hypothesis: Annotated[str, typer.Option(help="What you expect, for the ledger.")] = "",
     supersedes: Annotated[list[int] | None, typer.Option(help="Trials that this one folds together.")] = None,
     sandbox: Annotated[str, typer.Option(help="Least sandbox: landlock+seccomp, process or none.")] = "",
+    run: Annotated[str | None, typer.Option(help="Run whose active versions it is judged against.")] = None,
     store: Store = STORE,
     json: Json = False,
 ) -> None:
     """Judge a layer against the one in its slot: static, smoke, golden, safety, latency, score, mismatch.
 
-    Parameters are the parent's, as far as the module has them. Exit code: 0 accept or unchanged, 3 reject,
+    The parent is what a swap would replace: the active versions of --run, or of the run of this stack that is going on;
+    without a run what STORE/bases has, or the stack file. Parameters are the parent's, as far as the module has them. Exit code: 0 accept or unchanged, 3 reject,
     4 inconclusive, 2 a wrong request. Example: `surefoot gate my_gait.py --slot limb --robot half_cheetah`.
     """
     from agent_bridge.gate.gate import run_gate
@@ -49,11 +51,12 @@ def gate(
     loaded = load_stack(stack or robot)
     if loaded.robot.name != robot:
         raise SurefootError(f"--robot {robot}: the stack {loaded.name} moves {loaded.robot.name}")
-    candidate = read_candidate(module, loaded, slot, sets or [])
+    bases = parent_versions(loaded, store, run)
+    candidate = read_candidate(module, loaded.name, bases, slot, sets or [])
     with _Display(quiet=json) as display:
         result = run_gate(
             candidate, slot, loaded, store, gate=gate, kind=kind, hypothesis=hypothesis,
-            supersedes=tuple(supersedes or ()), required=_level(sandbox), on_progress=display.progress,
+            supersedes=tuple(supersedes or ()), bases=bases, required=_level(sandbox), on_progress=display.progress,
         )  # fmt: skip
     write_derived(store)
     if json:
@@ -65,22 +68,36 @@ def gate(
         console.print(verdict_table(result))
         for reason in result.reasons:
             console.print(f"{result.verdict} ({result.stage}): {reason}", markup=False)
+        if result.failure:
+            console.print(f"failure: {result.failure}", markup=False)
         console.print(f"trial {result.trial}, version {result.candidate[:12]}, {result.env_steps:,} environment steps, "
                       f"{result.planner_steps:,} planner steps, {result.seconds:.0f} s")  # fmt: skip
     raise typer.Exit(CODES[result.verdict])
 
 
-def read_candidate(module: Path, stack: Any, slot: str, sets: list[str]) -> Any:
+def parent_versions(stack: Any, store: Path, run: str | None) -> Any:
+    """The version in every slot that a swap would find there; nothing is written for what the stack file says."""
+    from agent_bridge.standing import base_versions, find_robot
+    from runtime.control import ask, find_run
+    from runtime.versions import stack_versions
+
+    folder = find_robot(store, stack.name) if run is None else find_run(run, store)
+    if folder is None and not (store / "bases" / f"{stack.name}.yaml").exists():
+        return stack_versions(stack)
+    if folder is not None and (other := ask(folder, {"ask": "status"})["stack"]) != stack.name:
+        raise SurefootError(f"--run {run}: it runs {other}; pass --stack {other}")
+    return base_versions(store, stack, folder)
+
+
+def read_candidate(module: Path, stack: str, bases: Any, slot: str, sets: list[str]) -> Any:
     """The version in a file, with its parent's parameters and the changes of `--set`."""
     import yaml
 
     from runtime.errors import nearest
     from runtime.lineage import descend
-    from runtime.versions import stack_versions
 
-    versions = stack_versions(stack)
-    if slot not in versions:
-        raise SurefootError(f"--slot {slot}: {stack.name} has no such slot; {nearest(slot, versions)}")
+    if slot not in bases:
+        raise SurefootError(f"--slot {slot}: {stack} has no such slot; {nearest(slot, bases)}")
     try:
         source = module.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -92,8 +109,11 @@ def read_candidate(module: Path, stack: Any, slot: str, sets: list[str]) -> Any:
         name, equals, text = item.partition("=")
         if not equals:
             raise SurefootError(f"--set {item}: expected name=value")
-        changes[name] = yaml.safe_load(text)
-    return descend(source, versions[slot], changes)
+        try:
+            changes[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise SurefootError(f"--set {item}: {text!r} is not a value; such as 9.5, or [1, 2]") from None
+    return descend(source, bases[slot], changes)
 
 
 def _level(name: str) -> Any:
@@ -120,6 +140,8 @@ def verdict_table(result: Any) -> Any:
 
 def _brief(stage: Any) -> str:
     f = stage.figures
+    if "same_ticks" in f:
+        return f"{f['episodes']} episodes, {f['same_ticks']} ticks: every command is its parent's"
     match stage.name:
         case "static":
             return f"{f['candidate']['nodes']} syntax nodes, parent {f['parent']['nodes']}"

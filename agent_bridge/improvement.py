@@ -1,10 +1,15 @@
 """What an agent's work was worth: its version beside the stack's own, on holdout seeds that nobody had seen.
 
-Opening the holdout seeds has a row in the ledger, with the reason; so has the evaluation, with its steps. The gain is
-paired by seed; its bound is one-sided, 95 %, by Student and by the bootstrap, the smaller of which counts.
+Opening the holdout seeds has a row in the ledger, with the reason; so has the evaluation, with its steps, also where
+an episode fails or the process is killed. As at the gate, no guest sees a seed of the plant. The gain is paired by
+seed; its bound is one-sided, 95 %, by Student and by the bootstrap, the smaller of which counts.
 """
 
+import contextlib
 import json as json_module
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +17,16 @@ import numpy as np
 import typer
 from scipy import stats
 
-from agent_bridge.gate.evaluate import evaluate
-from agent_bridge.records.derived import open_holdout, record_evaluation
+from agent_bridge.gate.evaluate import require_slot
+from agent_bridge.gate.workers import Episode, GuestSpec, forget, play_all
+from agent_bridge.records.attempts import Attempt
+from agent_bridge.records.derived import open_holdout
+from agent_bridge.records.trial import Trial
 from agent_bridge.standing import base_versions
-from controllers.stack import load_stack
+from controllers.stack import Stack, load_stack
+from runtime.episode import EpisodeResult
 from runtime.errors import SurefootError
-from runtime.versions import VersionStore, stack_versions
+from runtime.versions import Version, VersionStore, stack_versions
 
 ALPHA = 0.05
 RESAMPLES = 10_000
@@ -40,29 +49,62 @@ def main(
 ) -> None:
     """The gain of an agent's version over the shipped stack on paired holdout seeds, which are opened for it."""
     loaded = load_stack(stack)
+    require_slot(loaded, slot)
     parent = stack_versions(loaded)
     chosen = VersionStore(store / "versions").get(version) if version else base_versions(store, loaded, None)[slot]
-    if slot not in parent:
-        raise SurefootError(f"{stack}: no slot {slot!r}")
     if chosen.hash == parent[slot].hash:
         raise SurefootError(f"{slot}: {chosen.hash[:12]} is what the stack ships with; nothing was promoted in {store}")
     seeds = open_holdout(store, loaded.robot.name, reason)
-    scores, steps = [], 0
-    for versions in (parent, {**parent, slot: chosen}):
-        episodes = [episode.result for episode in evaluate(loaded, versions, seeds)]
-        if any(e.error for e in episodes) or len(episodes) < len(seeds):
-            raise SurefootError(f"{slot}: {episodes[-1].error}")
-        scores.append([e.total for e in episodes])
-        steps += sum(e.steps for e in episodes)
-    record_evaluation(
-        store, f"holdout: {slot} {chosen.hash[:12]}", loaded.robot.environment, list(seeds), scores[1],
-        environment_steps=steps, planner_steps=0, versions={"stack": stack, slot: chosen.hash},
+    about = Trial(
+        name=f"holdout: {slot} {chosen.hash[:12]}", kind="evaluation", environment=loaded.robot.environment, slot=slot,
+        parent=parent[slot].hash, candidate=chosen.hash, seeds=tuple(seeds), versions={"stack": loaded.name},
+        error="on holdout seeds",
     )  # fmt: skip
-    figures = summary(np.array(scores[0]), np.array(scores[1])) | {"version": chosen.hash, "seeds": len(seeds)}
+    before, after = compare(Attempt(store, about), loaded, (parent, {**parent, slot: chosen}))
+    figures = summary(before, after) | {"version": chosen.hash, "seeds": len(seeds)}
     if json:
         typer.echo(json_module.dumps(figures, indent=2))
     else:
         typer.echo("\n".join(f"{name:20} {value}" for name, value in figures.items()))
+
+
+def compare(attempt: Attempt, stack: Stack, sides: Sequence[Mapping[str, Version]]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (seeds,) of parent and candidate on the seeds of an attempt, which gets its row whatever happens.
+
+    Raises:
+        SurefootError: An episode failed.
+    """
+    about, seeds = attempt.trial, attempt.trial.seeds
+    played: list[EpisodeResult] = []
+
+    def account(**found: Any) -> Trial:
+        environment, planner = sum(e.steps for e in played), sum(e.control_steps for e in played)
+        return replace(about, environment_steps=environment, planner_steps=planner, **found)
+
+    try:
+        for versions in sides:
+            for result in _play(stack, versions, seeds):
+                played.append(result)
+                attempt.update(account())
+                if result.error is not None:
+                    raise SurefootError(f"{about.slot}: {result.error}")
+    except BaseException as error:
+        with contextlib.suppress(SurefootError):  # a disk that is full now; what went wrong first is what is told
+            attempt.finish(account(scores=(None,) * len(seeds), error=f"{type(error).__name__}: {error}"))
+        raise
+    scores = [e.total for e in played]
+    attempt.finish(account(scores=tuple(scores[len(seeds) :]), error=""))
+    return np.array(scores[: len(seeds)]), np.array(scores[len(seeds) :])
+
+
+def _play(stack: Stack, versions: Mapping[str, Version], seeds: Sequence[int]) -> Iterator[EpisodeResult]:
+    """An episode per seed, with one guest."""
+    spec = GuestSpec(stack.name, stack.document, f"{stack.name}.yaml", tuple(sorted(versions.items())))
+    try:
+        for seed in seeds:
+            yield from play_all(spec, [Episode(seed)])
+    finally:
+        forget(spec)
 
 
 def summary(parent: np.ndarray, candidate: np.ndarray) -> dict[str, Any]:
@@ -78,4 +120,8 @@ def summary(parent: np.ndarray, candidate: np.ndarray) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except SurefootError as refused:
+        print(f"surefoot: {refused}", file=sys.stderr)
+        sys.exit(2)

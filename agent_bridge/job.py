@@ -24,11 +24,11 @@ def main(folder: Path) -> None:
     try:
         result = {"state": State.DONE, **_work(store, folder, request)}
     except SurefootError as error:
-        result = {"state": State.FAILED, "error": str(error), "trial": bury(folder, str(error))}
+        result = {"state": State.FAILED, "error": str(error), **bury(folder, str(error))}
     except Exception as error:
         traceback.print_exc()
         reason = f"{type(error).__name__}: {error}"
-        result = {"state": State.FAILED, "error": reason, "trial": bury(folder, reason)}
+        result = {"state": State.FAILED, "error": reason, **bury(folder, reason)}
     finish(folder, result)
 
 
@@ -50,8 +50,12 @@ def _work(store: Path, folder: Path, request: Mapping[str, Any]) -> dict[str, An
         return run_submission(store, request, progress)
 
 
-def bury(folder: Path, reason: str) -> int:
-    """Finds the row of a job that ended without a result, or gives it one; returns its number."""
+def bury(folder: Path, reason: str) -> dict[str, int]:
+    """Finds the row of a job that ended without a result, or gives it one.
+
+    Returns:
+        Its number, `trial`, and the steps of all of the job's rows: `env_steps`, `planner_steps`.
+    """
     from agent_bridge.jobs import PROCESS, REQUEST, read
     from agent_bridge.records.attempts import settle
     from agent_bridge.records.ledger import Ledger
@@ -62,18 +66,21 @@ def bury(folder: Path, reason: str) -> int:
     settle(store)
     ledger = Ledger(store / "trials.jsonl")
     process = f"-{read(folder / PROCESS).get('pid', 'none')}"
-    for row in reversed(ledger.rows()):
-        if row.trial.attempt.endswith(process) and row.time >= request["started"]:
-            return row.index
+    own = [r for r in ledger.rows() if r.trial.attempt.endswith(process) and r.time >= request["started"]]
+    if own:
+        return {
+            "trial": own[-1].index, "env_steps": sum(r.trial.environment_steps for r in own),
+            "planner_steps": sum(r.trial.planner_steps for r in own),
+        }  # fmt: skip
     robot = load(find("robots", load(find("stacks", request["stack"]))["robot"]))
     trial = Trial(
         name=f"{request['agent']}: {request['kind']}", kind="probe" if request["kind"] == "probe" else "candidate",
         environment=robot["environment"], slot=request["slot"], parent=request["bases"][request["slot"]],
         candidate=request["variants"][0], hypothesis=request["hypothesis"], error=reason,
         artefacts=(f"jobs/{folder.name}",), tokens=request.get("tokens", "unavailable"),
-        cost=request.get("cost", "unavailable"),
+        cost=request.get("cost", "unavailable"), next_hypothesis=request.get("next_hypothesis", ""),
     )  # fmt: skip
-    return ledger.append(trial).index
+    return {"trial": ledger.append(trial).index, "env_steps": 0, "planner_steps": 0}
 
 
 if __name__ == "__main__":

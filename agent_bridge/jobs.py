@@ -8,7 +8,6 @@ row in the ledger.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -17,7 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,10 +25,11 @@ from typing import Any
 
 from agent_bridge.records.attempts import process_start
 from runtime.errors import SurefootError, nearest
-from runtime.journal import replace
+from runtime.journal import exclusive, replace
 
 Spawn = Callable[[Path], "subprocess.Popen[bytes]"]
 POLL = 0.05  # [s] between two looks at a job's result
+GONE = 10.0  # [s] that a killed process may take to go
 REQUEST, PROCESS, PROGRESS, RESULT = "request.json", "process.json", "progress.json", "result.json"
 
 
@@ -61,13 +62,14 @@ class Job:
 class Jobs:
     """The jobs of one run store."""
 
-    def __init__(self, store: Path, bury: Callable[[Path, str], int],
+    def __init__(self, store: Path, bury: Callable[[Path, str], Mapping[str, int]],
                  spawn: Spawn | None = None) -> None:  # fmt: skip
         """Name the store.
 
         Args:
             store: The run store; jobs are in its folder `jobs`.
-            bury: Finds or writes the ledger's row of a job that has no result (its folder, why) and returns its number.
+            bury: Finds or writes the ledger's row of a job that has no result (its folder, why); returns its number as
+                `trial`, and the steps that the job took.
             spawn: Begins the process of a job, given its folder; default: `python -m agent_bridge.job`, niced.
         """
         self.folder = store / "jobs"
@@ -89,8 +91,12 @@ class Jobs:
                 child = self._spawn(folder)
             except OSError as error:
                 raise SurefootError(f"{folder}: the job cannot be started: {error.strerror}") from None
-            replace(folder / PROCESS, json.dumps({"pid": child.pid, "born": process_start(child.pid)}).encode())
-            threading.Thread(target=child.wait, daemon=True).start()  # a dead child that nobody waits for looks alive
+            threading.Thread(target=child.wait, daemon=True).start()
+            try:
+                replace(folder / PROCESS, json.dumps({"pid": child.pid, "born": process_start(child.pid)}).encode())
+            except SurefootError:
+                child.kill()  # nobody would know of it
+                raise
         return name
 
     def get(self, name: str) -> Job:
@@ -118,12 +124,18 @@ class Jobs:
             time.sleep(POLL)
 
     def cancel(self, name: str) -> Job:
-        """Ends a job with everything that it started; one that is over stays as it is."""
+        """Ends a job with everything that it started; one that is over stays as it is.
+
+        Its row is written once its process has gone: until then, what it spent may still grow.
+        """
         job = self.get(name)
         if not job.over:
             folder = self.folder / name
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(int(read(folder / PROCESS)["pid"]), signal.SIGKILL)
+            deadline = time.monotonic() + GONE
+            while self._lives(folder) and time.monotonic() < deadline:
+                time.sleep(POLL)
             self._end(folder, State.CANCELLED, "cancelled")
         return self.get(name)
 
@@ -138,19 +150,15 @@ class Jobs:
     def _end(self, folder: Path, state: State, reason: str) -> None:
         with self._locked():
             # Its starter held the lock until the process was written down: only now is its absence a death.
-            if not (folder / RESULT).exists() and not (state is State.DIED and self._lives(folder)):
-                finish(folder, {"state": state, "error": reason, "trial": self._bury(folder, reason)})
+            if not (folder / RESULT).exists() and not self._lives(folder):
+                finish(folder, {"state": state, "error": reason, **self._bury(folder, reason)})
 
     def _lives(self, folder: Path) -> bool:
         process = read(folder / PROCESS)
         return bool(process) and process_start(int(process["pid"])) == process["born"] != ""
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return exclusive(self.folder / ".lock")
 
 
 def spawn_job(folder: Path) -> subprocess.Popen[bytes]:
@@ -167,13 +175,9 @@ def finish(folder: Path, result: Mapping[str, Any]) -> None:
     replace(folder / RESULT, json.dumps(result).encode())
 
 
-@contextlib.contextmanager
-def turn(store: Path) -> Iterator[None]:
+def turn(store: Path) -> AbstractContextManager[None]:
     """Waits until no other gate is at work in the store: two at once would measure each other's load."""
-    (store / "jobs").mkdir(parents=True, exist_ok=True)
-    with (store / "jobs" / "gate.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return exclusive(store / "jobs" / "gate.lock")
 
 
 def read(path: Path) -> dict[str, Any]:

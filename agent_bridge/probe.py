@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from agent_bridge.gate.evaluate import evaluate, is_shipped
+from agent_bridge.gate.goldens import parent_key
 from agent_bridge.records.attempts import Attempt
 from agent_bridge.records.feedback import Episode, difference, feedback, mean_terms
 from agent_bridge.records.trial import Trial
 from controllers.stack import Stack, load_stack
 from runtime import journal
 from runtime.errors import SurefootError
+from runtime.verdicts import default_gate, gate_hash
 from runtime.versions import Version, VersionStore
 
 
@@ -118,8 +120,8 @@ def _try(
 def _parent(
     store: Path, stack: Stack, bases: Mapping[str, Version], seeds: tuple[int, ...], ticks: int | None, spent: Spent
 ) -> dict[str, float]:
-    """Mean terms of the parent under these seeds, measured once and kept."""
-    question = [stack.name, stack.package, {s: v.hash for s, v in sorted(bases.items())}, seeds, ticks]
+    """Mean terms of the parent under these seeds, measured once and kept, unless an episode failed."""
+    question = [parent_key(stack, gate_hash(default_gate(stack.robot.name)), bases), seeds, ticks]
     key = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:24]
     file = store / "parents" / f"{key}.json"
     if file.exists():
@@ -127,7 +129,8 @@ def _parent(
     episodes = list(evaluate(stack, bases, seeds, ticks))
     spent.add(episodes)
     terms = mean_terms(episodes)
-    journal.replace(file, json.dumps(terms).encode())
+    if all(e.result.error is None for e in episodes):
+        journal.replace(file, json.dumps(terms).encode())
     return terms
 
 

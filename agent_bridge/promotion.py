@@ -14,7 +14,7 @@ from agent_bridge.records.trial import Row
 from agent_bridge.standing import adopt, base_versions, find_robot, require_base
 from controllers.stack import Stack, load_stack
 from runtime.control import find_run
-from runtime.errors import SurefootError
+from runtime.errors import SurefootError, nearest
 from runtime.journal import replace
 
 if TYPE_CHECKING:
@@ -72,8 +72,13 @@ def promote(store: Path, stack: Stack, run: Path | None, number: int, policy: Po
     """
     row = accepted(store, number)
     slot, candidate, parent = row.trial.slot, row.trial.candidate, row.trial.parent
+    belongs = row.trial.versions.get("stack", "a stack that its row does not name")
+    if belongs != stack.name:
+        raise SurefootError(f"trial {number}: belongs to {belongs}, not to {stack.name}")
     base = base_versions(store, stack, run)
-    if slot in base and base[slot].hash == candidate:
+    if slot not in base:
+        raise SurefootError(f"trial {number}: {stack.name} has no slot {slot!r}; {nearest(slot, base)}")
+    if base[slot].hash == candidate:
         return {"promoted": True, "say": f"trial {number} is active in {slot} already"}
     require_base(slot, parent, base[slot].hash)
     mode = policy.promotion_for(stack.robot.name)

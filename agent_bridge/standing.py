@@ -19,6 +19,7 @@ from runtime.control import ask, runs
 from runtime.errors import SurefootError
 from runtime.journal import Journal, replace
 from runtime.lineage import STACK_KEYS
+from runtime.verdicts import default_gate, gate_hash, refusal
 from runtime.versions import Version, VersionStore, stack_versions
 
 FOLDER = "../versions/"
@@ -67,13 +68,20 @@ def base_versions(store: Path, stack: Stack, run: Path | None) -> dict[str, Vers
 def adopt(store: Path, stack: Stack, slot: str, expected: str, candidate: str) -> Path:
     """Makes a version the base of further work where no robot runs; returns the stack file that has it.
 
+    As a swap does, it asks for the verdict of the gate in force against the versions that are in all slots now.
+
     Raises:
-        SurefootError: The base is no longer the one that the candidate was compared with.
+        SurefootError: A base is no longer the one that the candidate was compared with, or the verdict is another.
     """
     path = store / "bases" / f"{stack.name}.yaml"
     with Journal(path).locked():
         base = base_versions(store, stack, None)
         require_base(slot, expected, base[slot].hash)
+        active = {name: version.hash for name, version in base.items()}
+        gate = gate_hash(default_gate(stack.robot.name))
+        why = refusal(VersionStore(store / "versions"), {slot: candidate}, active, gate, stack.name)
+        if why is not None:
+            raise SurefootError(why)
         replace(path, yaml.safe_dump(_document(store, stack, base, slot, candidate), sort_keys=False).encode())
     return path
 

@@ -182,7 +182,8 @@ class Workbench:
         if most > self.policy.probe_steps:
             raise SurefootError(f"probe: {most} environment steps; at most {self.policy.probe_steps} in one probe")
         self.account.require(self._own_jobs(), steps=most)
-        job = self.jobs.start(self._request("probe", slot, bases, made, chosen, hypothesis) | {"ticks": ticks or None})
+        request = self._request("probe", slot, bases, made, chosen, hypothesis)
+        job = self.jobs.start(request | {"ticks": ticks or None, "env_steps": most})
         return self.report(self.jobs.wait(job, wait))
 
     @tool(writes=True)
@@ -199,7 +200,7 @@ class Workbench:
 
     def send(self, slot: str, base: str, hypothesis: str, source: str, params: Mapping[str, Any] | None, kind: str,
              change: str, **costs: Any) -> dict[str, Any]:  # fmt: skip
-        """What `submit` does, with what only the loop knows: the `tokens` and the `cost` of writing it."""
+        """What `submit` does, with what only the loop knows, such as the `tokens` and the `cost` of writing it."""
         bases, version = self.prepare(slot, base, source, params or {})
         self.account.require(self._own_jobs(), trials=1)
         request = self._request("gate", slot, bases, [version], self._dev_seeds(self.policy.probe_seeds), hypothesis)

@@ -10,7 +10,7 @@ import numpy as np
 
 from controllers.stack import load_stack
 from planners.planner import make_planner
-from runtime.episode import FallDetector
+from runtime.falls import FallDetector
 from runtime.guest import Guest
 from runtime.plants.native import NativePlant
 from safety.model import DERATE, MODES
@@ -116,7 +116,7 @@ class GuardedRun:
 
     def _at(self, tick: int) -> None:
         self.tick, self.ended = tick, False
-        self.episode, self._falls = GuardedEpisode(tick), FallDetector(self.robot)
+        self.episode, self._falls = GuardedEpisode(tick), FallDetector(not self.robot.layout["free"], self.plant.period)
 
     def mark(self) -> Mark:
         """Remember this place, between two ticks."""
@@ -151,7 +151,8 @@ class GuardedRun:
         monitor.observe(seen.signals)
         monitor.inputs.ages[:] = seen.ages
         facts = monitor.inputs.facts[0]
-        facts["answered"], facts["planner_age"] = seen.answered, seen.planner_age
+        facts["answered"] = seen.answered
+        facts["planner_age"] = max(seen.planner_age, self.guest.plan_age * plant.period)
         facts["stop_requested"] = seen.stop_requested
         facts["mode"] = MODES.index("stop" if seen.stop_requested else "run")
         asked, filtered = seen.control.copy(), seen.control

@@ -4,7 +4,8 @@ Every hazard names the rules that are meant for it and a time within which one o
 beside it (`bench/injections.py`). The run-up of a seed is shared: each hazard branches off at the same place. Then the
 same robot is tipped over unprotected, to see how long before the fall its fall rule speaks.
 
-A fall of the Ant is here a torso past a right angle, a fall of HalfCheetah one that stays there for a second. The Ant's
+A fall of the Ant is here a torso past a right angle, a fall of HalfCheetah one that stays there for a second; the lead
+of the fall rule is counted to the tick in which the torso passed it. The Ant's
 environment also ends an episode in which the torso rises above 1 m; such jumps are counted apart, since a leg throws
 the body that high within one or two ticks.
 """
@@ -12,15 +13,15 @@ the body that high within one or two ticks.
 from __future__ import annotations
 
 import json as json_module
-import math
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from bench.guarded import GuardedRun, Mark, Tick, prepare
+from bench.guarded import GuardedEpisode, GuardedRun, Mark, Tick, prepare
 from bench.injections import Hazard, hazards, reaction, tip
 from runtime.errors import SurefootError, nearest
+from runtime.falls import FALL_TILT
 
 STACKS = ("ant", "half_cheetah", "ant-multirate", "half_cheetah-multirate")
 TUNING_SEED, FRESH_SEED = 20, 9000
@@ -65,14 +66,24 @@ def leads(run: GuardedRun, mark: Mark, seed: int) -> list[dict[str, Any]]:
         lies = False
         for _ in range(round(3.0 / period)):
             run.step(push)
-            lies = run.episode.fell >= 0 if planar else run.episode.tilt[-1] > math.pi / 2
+            lies = run.episode.fell >= 0 if planar else run.episode.tilt[-1] > FALL_TILT
             if lies:
                 break
-        said = [TILT_RULE in rules for rules in run.episode.rules]
-        lead = len(said) - 1 - said.index(True) if lies and True in said else -1 if lies else None
+        lead = announced(run.episode) if lies else None
         rows.append({"outcome": "fall" if lies else "jump" if run.ended else "recovered", "lead_ticks": lead})
     run.protect = protected
     return rows
+
+
+def announced(episode: GuardedEpisode) -> int:
+    """Returns how many ticks before a fallen torso passed the right angle the tilt rule spoke up; -1: it did not.
+
+    What counts is the trip that was still in force there: an earlier one that was released did not announce this fall.
+    """
+    over = np.array(episode.tilt) > FALL_TILT
+    silent = np.array([TILT_RULE not in rules for rules in episode.rules])
+    tipped = int(np.flatnonzero(~over).max(initial=-1)) + 1
+    return tipped - 1 - int(np.flatnonzero(silent[: tipped + 1]).max(initial=-1))
 
 
 def measure(run: GuardedRun, name: str, seeds: range, joint: int = 0) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""How late is the loop? Guard, bare clock_nanosleep and cyclictest in alternating blocks of one run.
+"""How late is the loop? Guard, bare loops and cyclictest in alternating blocks of one run.
 
 The guard drives a light stack (HalfCheetah's rhythm, no planner) through its worker process at 1 kHz, beside processes
 that keep the cores busy, churn memory and compile. Before each block of guard ticks, the same thread, at the same
-priority and on the same core, runs a bare loop of clock_nanosleep, and then cyclictest runs, so that the three see the
-same machine. Nothing is trimmed.
+priority and on the same core, runs a bare loop of clock_nanosleep, and one that wakes another process and is woken by
+it; then cyclictest runs. So all of them see the same machine. Nothing is trimmed.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from bench.floor import bare_nanosleep, cyclictest
+from bench.floor import bare_nanosleep, cyclictest, echo, round_trips
 from bench.load import load
 from controllers.stack import load_stack
 from runtime.errors import SurefootError
-from runtime.realtime import GUARD_PRIORITY, loop_cores
+from runtime.realtime import GUARD_PRIORITY, LAYER_PRIORITY, loop_cores
 from runtime.supervisor import Setup, Supervisor
 from runtime.tape import stalls
 from runtime.tapefile import read_tape
@@ -52,6 +52,7 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
     stack = load_stack(STACK, (f"rate={rate:g} Hz", f"timestep={min(1e-3, 1 / rate):g} s", "rules=none"))
     period = round(1e9 / rate)
     bare: list[np.ndarray] = []
+    echoes: list[np.ndarray] = []
     cycles: list[np.ndarray | None] = []
     priority = GUARD_PRIORITY if fifo else None
     block = min(BLOCK, ticks)
@@ -61,6 +62,7 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
 
     def floor(episode: int) -> None:
         bare.append(bare_nanosleep(block, period))
+        echoes.append(round_trips(box, block, period))
         cycles.append(cyclictest(block, period, priority, core=core))
 
     spec = WorkerSpec(
@@ -75,7 +77,8 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
               steps=block, seeds=tuple(range(blocks)), fifo=fifo, between=floor)
     )  # fmt: skip
     bare_nanosleep(1, 1000)  # compiled before anything is measured
-    with contextlib.nullcontext(0) if idle else load():
+    with echo(core, LAYER_PRIORITY if fifo else None) as box, contextlib.nullcontext(0) if idle else load():
+        round_trips(box, 1, 1000)
         supervisor.run()
     tape = read_tape(stack.robot, folder)
     rows = tape.rows
@@ -88,6 +91,7 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
         "guard": (rows["published"] - rows["lateness"] + rows["decided"] + rows["taped"]) / 1e3,
         "age": (rows["written"] - rows["lateness"])[served] / 1e3,
         "nanosleep": np.concatenate(bare) / 1e3,
+        "echo": np.concatenate(echoes) / 1e3,
         "cyclictest": np.repeat(np.arange(len(histogram)), histogram).astype(float) if whole else np.empty(0),
     }
     state = supervisor.guard.state
@@ -111,7 +115,9 @@ def picture(figures: dict[str, Any], samples: dict[str, np.ndarray], path: Path)
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True)
-    for axis, names in zip(axes, (("lateness", "nanosleep", "cyclictest"), ("roundtrip", "guard", "age")), strict=True):
+    for axis, names in zip(
+        axes, (("lateness", "nanosleep", "cyclictest"), ("roundtrip", "echo", "guard", "age")), strict=True
+    ):
         for name in names:
             values = np.sort(samples[name])
             if len(values):
@@ -133,7 +139,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
     kind = ("under load" if figures["loaded"] else "idle") + (", FIFO" if figures["fifo"] else ", without FIFO")
     out = [f"{figures['ticks']} ticks at {figures['rate']:g} Hz, {kind}"]
     out.append(f"{'[us]':12}{'p50':>10}{'p99':>10}{'p99.9':>10}{'max':>10}")
-    for name in ("lateness", "nanosleep", "cyclictest", "roundtrip", "guard", "age"):
+    for name in ("lateness", "nanosleep", "cyclictest", "roundtrip", "echo", "guard", "age"):
         values = figures[f"{name}_us"]
         cells = "".join(f"{v:10.1f}" for v in values.values()) if values else "   not available"
         out.append(f"{name:12}{cells}")

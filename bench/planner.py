@@ -4,7 +4,7 @@ Three parts, each on request alone (`--part`):
 `curve`: each planner is given more and more candidates, and runs the same episodes in lockstep with a tick of latency.
 `growth`: how the time of one call grows with candidates, horizon and threads, and the rollouts per second beside a
 bare native loop of mj_step and mujoco.rollout.
-`ideas`: the shipped stack beside itself with one idea taken out.
+`ideas`: the shipped stack beside itself with one idea changed, each with a budget that is enough for it.
 """
 
 from __future__ import annotations
@@ -73,33 +73,48 @@ SWEPT: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
 """Planners whose budget is swept: label -> stack and changes."""
 SEARCHED = {"half_cheetah": (1, 2, 3, 4, 6, 10)}
 """Planners that grow by what they search: numbers of steps that `corners` searches."""
+LEVEL, LAST = 66, 44
+"""Candidates of a whole search of HalfCheetah's corners (plan, nothing, 64 corners), and of the last one as shipped."""
+
+
+def _search(*steps: int) -> tuple[str, ...]:
+    """Search these steps in this order, the last one as far as the shipped stack does."""
+    return f"planner.search={list(steps)}", f"planner.budget={LEVEL * (len(steps) - 1) + LAST}"
+
+
 IDEAS: dict[str, dict[str, tuple[str, ...]]] = {
     "ant": {
         "as shipped": (),
         "candidates of one scale": ("planner.finest=1",),
         "without the bare base": ("planner.bare=false",),
         "the plan decays": ("planner.decay=0.504186948858",),
-        "the reference's sigma and clip": ("planner.sigma=0.0761421164", "planner.clip=0.12016284"),
-        "one round": ("planner.round=1000",),
+        "the reference's one scale and clip": (
+            "planner.sigma=0.0761421164", "planner.finest=1", "planner.clip=0.12016284"),
+        "one round": ("planner.round=40",),
         "Euler 5 ms, twice the candidates": (
-            "planner.model={timestep: 0.005, integrator: euler}", "planner.budget=76"),
+            "planner.model={timestep: 0.005, integrator: euler}", "planner.budget=80"),
     },
     "half_cheetah": {
         "as shipped": (),
-        "first step first": ("planner.search=[0, 1, 2, 3, 4]",),
-        "one step": ("planner.search=[0]",),
-        "two steps": ("planner.search=[1, 0]",),
-        "three steps": ("planner.search=[2, 1, 0]",),
-        "horizon 7": ("planner.horizon=7",),
-        "horizon 14": ("planner.horizon=14",),
+        "the nearer step first": _search(1, 2),
+        "step 1 alone": _search(1),
+        "steps 1, 0": _search(1, 0),
+        "steps 2, 1, 0": _search(2, 1, 0),
+        "steps 3, 2, 1": _search(3, 2, 1),
+        "the whole last search": (f"planner.budget={2 * LEVEL}",),
+        "horizon 8": ("planner.horizon=8",),
+        "horizon 16": ("planner.horizon=16",),
         "no tilt term": ("cost.tilt.weight=0",),
-        "the reference's gain of 1": ("layers.joint.kp=1",),
+        "a feedback gain of 1": ("layers.joint.gain=1",),
+        "the gait at any speed, no feedback": ("layers.joint.low=100", "layers.joint.high=100"),
         "tree of corners instead": (
-            "planner={use: tree, horizon: 7, expand: 6, shifts: [], gaussian_counts: [], gaussian_sigmas: [], "
+            "planner={use: tree, horizon: 12, expand: 6, shifts: [], gaussian_counts: [], gaussian_sigmas: [], "
             "budget: 455}",),
     },
 }  # fmt: skip
-"""The shipped stack, and the same with one idea taken out."""
+"""The shipped stack, and the same with one idea changed.
+
+A budget bounds how many steps `corners` searches at all, so each search is given what it needs."""
 
 
 def run_case(case: Case, ticks: int, seeds: int, threads: int) -> dict[str, Any]:
@@ -181,7 +196,7 @@ def bare_rates(robot: str, rounds: int) -> dict[str, float]:
 
 
 def picture(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Return per tick against decision time, a panel for each robot."""
+    """Mean return against decision time, a panel for each robot; an episode that ended early has earned less."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -190,10 +205,10 @@ def picture(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure, panels = plt.subplots(1, len(curves), figsize=(6 * len(curves), 4.5), squeeze=False)
     for panel, (robot, rows) in zip(panels[0], curves.items(), strict=True):
         for label in dict.fromkeys(row["label"] for row in rows):
-            points = sorted((row["p50_ms"], row["per_tick"]) for row in rows if row["label"] == label)
+            points = sorted((row["p50_ms"], row["mean"]) for row in rows if row["label"] == label)
             panel.plot(*zip(*points, strict=True), marker="o", label=label)
         panel.axvline(45.0, color="grey", linestyle=":", linewidth=1)
-        panel.set(title=robot, xscale="log", xlabel="decision time, p50 [ms]", ylabel="return per tick")
+        panel.set(title=robot, xscale="log", xlabel="decision time, p50 [ms]", ylabel="mean return")
         panel.legend(fontsize="small")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -209,7 +224,7 @@ def tables(figures: dict[str, Any]) -> Iterator[Any]:
             if part not in parts:
                 continue
             grid = Table(title=f"{robot}: {part}", title_justify="left")
-            for heading in ("", "mean return", "per tick", "falls", "p50 [ms]", "p99 [ms]", "control steps"):
+            for heading in ("", "mean return", "per tick survived", "falls", "p50 [ms]", "p99 [ms]", "control steps"):
                 grid.add_column(heading, justify="left" if not heading else "right")
             for row in parts[part]:
                 grid.add_row(row["label"], f"{row['mean']:.0f}", f"{row['per_tick']:.2f}", str(row["falls"]),

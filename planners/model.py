@@ -12,6 +12,7 @@ import mujoco
 from controllers.stack import Stack
 from runtime import config
 from runtime.errors import SurefootError, nearest
+from runtime.plants.observation import check_joints
 
 ALWAYS = mujoco.mjtDisableBit.mjDSBL_AUTORESET | mujoco.mjtDisableBit.mjDSBL_ISLAND
 """No silent reset of an unstable rollout; islands change no bit of the result and cost 5 to 8 % (bench/rollout.py)."""
@@ -62,13 +63,9 @@ def planner_model(stack: Stack, doc: config.Section, base: mujoco.MjModel | None
     Raises:
         SurefootError: an unknown option, another robot's model, or a physics step that does not divide the tick.
     """
-    own = stack.robot.model
-    if base is not None and (base.nq, base.nv, base.nu) != (own.nq, own.nv, own.nu):
-        raise SurefootError(
-            f"the planner's model has nq, nv, nu = {base.nq}, {base.nv}, {base.nu}; "
-            f"the robot {stack.robot.name!r} has {own.nq}, {own.nv}, {own.nu}"
-        )
-    model = copy.copy(own if base is None else base)
+    if base is not None:
+        check_joints(stack.robot, base, "the planner's model")
+    model = copy.copy(stack.robot.model if base is None else base)
     if base is None:
         model.opt.timestep = stack.timestep
     model.opt.disableflags |= int(ALWAYS) | doc.take("disable", _flags, 0)

@@ -73,26 +73,40 @@ class TreePlanner:
         best = np.argsort(-scores, kind="stable")[: self.expand]
         winner = int(np.argmax(scores))
         winner_score = float(scores[winner])
-        if self.expand and spending.allowed(1):
-            gains = self.rollouts.run(snapshot, first[best, None], horizon=1, final=False).copy()
-            spending.control_steps += len(best) * self.every
-            starts = self.rollouts.end[: len(best)].copy()
-            origin = np.repeat(np.arange(len(best)), len(self.second))
-            pairs = self._score(starts, np.tile(self.second, (len(best), 1)), origin, spending)
+        if self.expand and len(scores) == len(first) and spending.allowed(1):
+            pairs, origin = self._expand(snapshot, first[best], spending)
             if len(pairs):
-                totals = gains[origin[: len(pairs)]] + pairs
-                top = int(np.argmax(totals))
-                winner, winner_score = int(best[origin[top]]), float(totals[top])
+                top = int(np.argmax(pairs))
+                winner, winner_score = int(best[origin[top]]), float(pairs[top])
         return Decision(first[winner], winner_score, spending.candidates, spending.control_steps)
 
+    def _expand(
+        self, snapshot: np.ndarray, first: np.ndarray, spending: Spending
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores of pairs (n,), as many as the budget allows, and which first action of (m, nu) each begins with."""
+        origin = np.repeat(np.arange(len(first)), len(self.second))
+        gains = self.rollouts.run(
+            snapshot, first[:, None], horizon=1, final=False, deadline=spending.deadline, whole=0
+        ).copy()
+        spending.control_steps += len(gains) * self.every
+        if len(gains) < len(first):
+            return np.empty(0), origin
+        starts = self.rollouts.end[: len(first)].copy()
+        scores = self._score(starts, np.tile(self.second, (len(first), 1)), origin, spending)
+        return gains[origin[: len(scores)]] + scores, origin
+
     def _score(self, starts: np.ndarray, actions: np.ndarray, origin: np.ndarray, spending: Spending) -> np.ndarray:
-        """Scores of as many first actions as the budget allows, in batches."""
+        """Scores of as many first actions as the budget allows, in batches; the very first however late it is."""
         scores: list[np.ndarray] = []
         at = 0
         while at < len(actions) and (count := spending.allowed(min(self.batch, len(actions) - at))):
             part = slice(at, at + count)
-            scores.append(self.rollouts.run(starts, actions[part, None], origin[part]).copy())
-            spending.spent(count, self.horizon * self.every)
+            finished = self.rollouts.run(starts, actions[part, None], origin[part], deadline=spending.deadline,
+                                         whole=spending.candidates == 0)  # fmt: skip
+            scores.append(finished.copy())
+            spending.spent(len(finished), self.horizon * self.every)
+            if len(finished) < count:
+                break
             at += count
         return np.concatenate(scores) if scores else np.empty(0)
 

@@ -32,13 +32,7 @@ def finish(guard: Any, unstable: Any) -> Any:
     state.totals.control += row.terms.control
     state.totals.contact += row.terms.contact
     state.totals.healthy += row.terms.healthy
-    if state.age < state.steps:
-        # With a tick of latency nothing is waited for; what counts is how long the guest says that it thought.
-        thought = max(0, guard.answer.done - guard.answer.begun) if state.age > 0 else 0
-        wait = thought if state.one_tick else row.waited
-        if row.miss != _NONE:
-            wait = state.period
-        carray(_words(state.waits), (state.steps,))[state.age] = wait
+    note_wait(state, state.age, row.waited if row.miss == _NONE else state.period)
     state.ticks += 1
     state.age += 1
     end = _RUNNING
@@ -56,6 +50,13 @@ def finish(guard: Any, unstable: Any) -> Any:
     state.due += state.period
     state.start = 0
     return end
+
+
+@compiled
+def note_wait(state: Any, age: Any, wait: Any) -> None:
+    """Notes how long the episode's tick `age` waited for its decision [ns]."""
+    if age < state.steps:
+        carray(_words(state.waits), (state.steps,))[age] = wait
 
 
 @compiled

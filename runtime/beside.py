@@ -20,7 +20,8 @@ class Beside:
     Attributes:
         plan: The plan that the next round starts from (horizon, nu).
         residual: The residual in force (nu,).
-        begun: Tick at which the last plan was begun (1,), -1 for none. These three are its state between ticks.
+        begun: Tick at which the last plan was begun (1,), -1 for none.
+        since: Tick from which the residual is in force (1,). These four are its state between ticks.
     """
 
     def __init__(self, planner: Planner) -> None:
@@ -29,6 +30,7 @@ class Beside:
         self.plan = planner.plan.copy()
         self.residual = np.zeros(planner.plan.shape[1])
         self.begun = np.full(1, -1, np.int64)
+        self.since = np.zeros(1, np.int64)
         self._pool: ThreadPoolExecutor | None = None
         self._job: tuple[int, Future[Decision]] | None = None
 
@@ -42,6 +44,7 @@ class Beside:
         self.plan[:] = 0.0
         self.residual[:] = 0.0
         self.begun[:] = -1
+        self.since[:] = 0
 
     def tick(self, snapshot: NDArray[np.void], budget: Budget | None) -> Decision | None:
         """Takes part in one tick; call it before the layers step.
@@ -60,6 +63,7 @@ class Beside:
         if decision is not None:
             self.residual[:] = decision.residual
             self.plan[:] = self.planner.plan
+            self.since[0] = tick
         if self._job is None and budget is not None:
             self._begin(tick, snapshot, budget)
         return decision

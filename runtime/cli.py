@@ -43,6 +43,7 @@ def run(
     episodes: Annotated[int, typer.Option(help="How many; episode i has seed SEED + i.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first episode.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Ticks per episode; default: the robot's.")] = None,
+    mode: Annotated[str, typer.Option(help="What the rules are told that it does: stand, walk or run.")] = "run",
     realtime: Annotated[bool, typer.Option("--realtime", help="Pace the ticks on the wall clock.")] = False,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Change the stack: layers.limb.clock=9.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/STACK-TIME.")] = None,
@@ -59,7 +60,7 @@ def run(
     """
     from runtime.run import Request
 
-    request = Request(stack, planner, budget, threads, plant, latency, episodes, seed, steps, realtime,
+    request = Request(stack, planner, budget, threads, plant, latency, mode, episodes, seed, steps, realtime,
                       tuple(sets or ()), out, probation=probation, sandbox=sandbox)  # fmt: skip
     _run(request, json)
 
@@ -108,7 +109,7 @@ def _count(summary: Summary, display: _Display) -> None:
 
 
 def _status(summary: Summary) -> int:
-    return 130 if summary.interrupted else 1 if any(e.error for e in summary.episodes) else 0
+    return 130 if summary.interrupted else 1 if any(e.error and not e.stopped for e in summary.episodes) else 0
 
 
 @app.command(name="list")

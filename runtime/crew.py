@@ -71,7 +71,7 @@ class Crew:
         """Seat -> whose state its worker can take over, for those that are kept; a candidate is told when it comes."""
         self.members: list[Member | None] = [None] * MAX_SEATS
         self._delay, self._next = [0.0] * MAX_SEATS, [0.0] * MAX_SEATS
-        self._retired: list[tuple[int, Mailbox]] = []  # (tick, mailbox) that the guard may still look at
+        self._retired: list[tuple[int, int, Mailbox]] = []  # (tick, seat, mailbox) that the guard may still look at
 
     def launch(self) -> None:
         """Starts all workers that are kept."""
@@ -102,13 +102,12 @@ class Crew:
 
     def attend(self) -> None:
         """Looks after every seat once: greets who is ready, removes who failed or died, fills what is kept."""
-        tick = int(self._guard.state["tick"])
-        self._retired = [(since, box) for since, box in self._retired if tick <= since + 2]
+        self._retired = [retired for retired in self._retired if self._in_reach(*retired)]
         self._greet()
         for seat, member in enumerate(self.members):
             if member is None:
                 if seat in self.kept and time.monotonic() >= self._next[seat]:
-                    self.hire(seat, self.kept[seat])
+                    self._fill(seat)
             elif self._guard.seats["role"][seat] == Role.FAILED:
                 self._event("worker_killed", seat=seat, reason="did not answer; a spare took over")
                 self.dismiss(seat)
@@ -131,6 +130,9 @@ class Crew:
             seat: Which.
             versions: What it loads.
             before: Layout of the state that it takes over, as another worker reported it.
+
+        Raises:
+            SurefootError, OSError, RuntimeError: See `Recruit`.
         """
         limits, before = self._limits, before or self.takes_over.get(seat)
         if all(map(shipped, versions.values())):
@@ -138,6 +140,29 @@ class Crew:
         member = Member(Recruit(self._spec, versions, limits, self._layout, before=before, module=self._module))
         self.members[seat] = member
         return member
+
+    def assign(self, seat: int, role: Role) -> None:
+        """Gives the worker on a seat another role; a seat that has no worker at work keeps the one it has."""
+        member = self.members[seat]
+        if member is not None and member.ready and self._guard.seats["role"][seat] > Role.EMPTY:
+            self._guard.seats["role"][seat] = role
+
+    def _fill(self, seat: int) -> None:
+        """Starts the worker of a seat that is kept; a machine that has no room for it now is asked again later."""
+        try:
+            self.hire(seat, self.kept[seat])
+        except (SurefootError, OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
+            self._pause(seat)
+            self._event("worker_not_started", seat=seat, reason=str(error)[:300])
+
+    def _in_reach(self, since: int, seat: int, box: Mailbox) -> bool:
+        """Whether the guard may look at a mailbox: in the tick of its worker's end, or because its seat names it."""
+        named = int(self._guard.seats["requests"][seat]) == box.requests.ctypes.data
+        return named or int(self._guard.state["tick"]) <= since + 2
+
+    def _pause(self, seat: int) -> None:
+        self._next[seat] = time.monotonic() + self._delay[seat]
+        self._delay[seat] = min(max(0.5, 2 * self._delay[seat]), LONGEST_DELAY)
 
     def dismiss(self, seat: int) -> None:
         """Ends a worker, if there is one, and empties its seat; a seat that is kept is filled again after a pause."""
@@ -147,16 +172,19 @@ class Crew:
             return
         with contextlib.suppress(OSError):  # it ends, and gives its memory back, off the guard's core
             os.sched_setaffinity(member.process.pid, os.sched_getaffinity(0))
-        # The guard may be in the middle of a tick with this mailbox: its memory goes when the tick is over.
-        self._retired.append((int(self._guard.state["tick"]), member.recruit.box))
+        # The guard may be in the middle of a tick with this mailbox: its memory goes when the tick is over, and when
+        # the next worker's stands on the seat.
+        self._retired.append((int(self._guard.state["tick"]), seat, member.recruit.box))
         member.recruit.close()
-        with (self._folder / f"worker-{seat}.log").open("a") as log:
-            log.write(member.process.printed())
         self.members[seat] = None
+        try:
+            with (self._folder / f"worker-{seat}.log").open("a") as log:
+                log.write(member.process.printed())
+        except OSError as error:
+            self._event("worker_log_lost", seat=seat, reason=str(error)[:300])
         if member.ready and time.monotonic() - member.ready > LASTING:
             self._delay[seat] = 0.0
-        self._next[seat] = time.monotonic() + self._delay[seat]
-        self._delay[seat] = min(max(0.5, 2 * self._delay[seat]), LONGEST_DELAY)
+        self._pause(seat)
 
     def _greet(self) -> None:
         for seat, member in enumerate(self.members):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,14 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from controllers.stack import Stack
+from runtime.falls import FALL_TILT, FallDetector
 from runtime.guest import Guest
 from runtime.plants import Plant, UnstableError
-from runtime.records import Robot
 from runtime.tape import TERMS, row_dtype
 from safety.monitor import Monitor
-
-FALLEN_TICKS = 20
-"""A planar robot has fallen once its torso was past a right angle for this many ticks."""
+from safety.tape import nominal_facts
 
 
 @dataclass
@@ -33,6 +30,8 @@ class EpisodeResult:
     fallen: bool = False
     error: str | None = None
     """Why the episode has no valid score, or None."""
+    stopped: bool = False
+    """Somebody asked for the stop that ended it early: no valid score, and nothing went wrong."""
     upright: int = 0
     """Ticks in which the torso was within a right angle of upright."""
     control_steps: int = 0
@@ -43,20 +42,6 @@ class EpisodeResult:
     """Ticks in which a limit changed the command."""
     decision_ns: list[int] = field(default_factory=list)
     """Time of each decision [ns]."""
-
-
-class FallDetector:
-    """Says when a robot has fallen: its episode was ended, or, on a planar robot, it lies on its back."""
-
-    def __init__(self, robot: Robot) -> None:
-        """Count for one episode."""
-        self._planar = not robot.layout["free"]
-        self._ticks = 0
-
-    def fallen(self, tilt: float, terminated: bool) -> bool:
-        """Account for a tick; `tilt` [rad]."""
-        self._ticks = self._ticks + 1 if tilt > math.pi / 2 else 0
-        return terminated or (self._planar and self._ticks >= FALLEN_TICKS)
 
 
 def episode_ticks(stack: Stack) -> int:
@@ -105,13 +90,14 @@ def ticks(
     """The ticks of an episode, one row each; updates the result as they pass."""
     robot = guest.stack.robot
     row = np.zeros(1, row_dtype(robot))
+    row["facts"] = nominal_facts()
     signals, commands, sent = np.zeros(1, robot.signals), np.zeros(1, robot.commands), np.zeros(robot.shape)
-    falls = FallDetector(robot)
+    falls = FallDetector(not robot.layout["free"], plant.period)
     plant.reset(result.seed)
     guest.reset(result.seed)
     if monitor is not None:
         monitor.reset()
-    period_ns = round(plant.period * 1e9)
+    period_ns, age = round(plant.period * 1e9), 0
     for tick in range(episode_ticks(guest.stack) if steps is None else steps):
         qpos, qvel = plant.state()
         plant.signals(signals[0])
@@ -120,13 +106,14 @@ def ticks(
         begin = time.perf_counter_ns()
         if one_tick:  # the answer to the tick before is sent, and the guest plans from what it will lead to
             row["commands"] = commands
-            sent = _filter(monitor, signals, commands, row, result)
+            # What is sent was decided a tick ago.
+            sent = _filter(monitor, signals, commands, age * plant.period, row, result)
             work = guest.answer(*guest.predict(qpos, qvel, signals, sent))
-            commands[0] = guest.commands
+            commands[0], age = guest.commands, guest.plan_age
         else:
             work = guest.answer(qpos, qvel, signals, sent)
             commands[0] = row["commands"] = guest.commands
-            sent = _filter(monitor, signals, commands, row, result)
+            sent = _filter(monitor, signals, commands, guest.plan_age * plant.period, row, result)
         result.decision_ns.append(time.perf_counter_ns() - begin)
         result.control_steps += work.control_steps
         row["sent"] = sent
@@ -142,7 +129,7 @@ def ticks(
         for name, value in outcome.terms.items():
             result.terms[name] = result.terms.get(name, 0.0) + value
         tilt = float(signals["torso"]["tilt"][0])
-        result.upright += tilt <= math.pi / 2
+        result.upright += tilt <= FALL_TILT
         result.fallen |= falls.fallen(tilt, outcome.terminated)
         row["reward"], row["terminated"] = outcome.reward, outcome.terminated
         for name in TERMS:
@@ -156,13 +143,20 @@ def ticks(
 
 
 def _filter(
-    monitor: Monitor | None, signals: np.ndarray, commands: np.ndarray, row: np.ndarray, result: EpisodeResult
+    monitor: Monitor | None,
+    signals: np.ndarray,
+    commands: np.ndarray,
+    plan_age: float,
+    row: np.ndarray,
+    result: EpisodeResult,
 ) -> np.ndarray:
-    """What is to be sent for the commands (1,): a control (leg, segment) that has passed the rules."""
+    """What is to be sent for the commands (1,) of a plan of an age [s]: a control (leg, segment) that passed the rules."""
     sent: np.ndarray = commands["joint"]["control"][0].copy()
     if monitor is None:
         return sent
     monitor.observe(signals)
+    monitor.inputs.facts["planner_age"] = plan_age
+    row["facts"] = monitor.inputs.facts
     monitor.filter(sent.reshape(-1))
     core = monitor.memory.core[0]
     row["mode"], row["yields"] = core["origin"], core["flags"]

@@ -44,7 +44,8 @@ def collect(guard: Any, asked: Any, deadline: Any) -> Any:
     seat = guard.seats[state.active]
     miss, late = await_answer(guard.clock, seat, asked, deadline, state.answer, state.answer_head, state.answer_stride)
     row.late += late
-    row.waited = now_ns(guard.clock) - request.time
+    state.collected = now_ns(guard.clock)
+    row.waited = state.collected - request.time
     if miss == _NONE:
         if reply.layout != state.layout:
             miss = _WRONG_LAYOUT
@@ -59,6 +60,9 @@ def collect(guard: Any, asked: Any, deadline: Any) -> Any:
         memcpy(state.request_state, source, reply.state_size)
         request.state_size, request.state_key, request.base = reply.state_size, reply.state_key, asked
         row.answered, row.finished = asked, reply.finished
+        state.plan_age = max(0, reply.plan_age)
+        if state.one_tick:  # nothing was waited for; what counts is when the guest says that it was done
+            row.waited = min(max(0, reply.done - request.time), state.period)
         state.work += reply.work
         row.state_hash = hash_bytes(state.request_state, reply.state_size)
     return miss

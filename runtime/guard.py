@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.account import finish, score
+from runtime.account import finish, note_wait, score
 from runtime.clock import now_ns, sleep_until, ticks_overrun
 from runtime.compiled import compiled
 from runtime.exchange import collect, copy, publish
@@ -22,8 +22,10 @@ from runtime.seats import choose_seat
 from runtime.signals import sense
 from runtime.tape import Miss, Mode
 from safety.kernel import filter_command
+from safety.model import MODES
 
 _NONE, _GUEST, _RUNNING = int(Miss.NONE), int(Mode.GUEST), int(End.RUNNING)
+_STOP = MODES.index("stop")
 
 
 @compiled
@@ -90,7 +92,8 @@ def _wake(guard: Any) -> Any:
     state.age += row.skipped
     state.guard_missed += row.skipped
     unstable = False
-    for _ in range(row.skipped):
+    for i in range(row.skipped):
+        note_wait(state, state.age - row.skipped + i, state.period)
         if advance(guard.physics, floats_at(guard.state.sent, guard.physics.nu)) == UNSTABLE:
             unstable = True
         score(guard)
@@ -143,7 +146,8 @@ def _read(guard: Any) -> None:
         state.active,
     )
     row.base, row.answered, row.waited = request.base, -1, 0
-    state.upright += signals.torso.tilt <= state.fall_tilt
+    if signals.torso.tilt <= state.fall_tilt:
+        state.upright += 1 + row.skipped
     upside_down = signals.torso.tilt > state.fall_tilt
     state.fell = state.fell + 1 if upside_down or state.fell >= state.fall_ticks else 0
 
@@ -155,9 +159,7 @@ def _decide(guard: Any, miss: Any, expected: Any) -> None:
     `expected` is False in the first tick of one-tick latency, whose command is the zeros of the reset.
     """
     state, row, verdict, facts = guard.state, guard.row, guard.verdict, guard.inputs.facts[0]
-    row.miss, row.stop, row.rearm = miss, state.stop, state.rearm
-    state.rearm = 0
-    obeyed = expected and miss == _NONE and row.stop == 0
+    row.miss = miss
     if expected and miss != _NONE:
         state.guest_missed += 1
         state.strikes += 1
@@ -165,14 +167,17 @@ def _decide(guard: Any, miss: Any, expected: Any) -> None:
         state.strikes = 0
     if expected and miss == _NONE:
         row.commands = guard.answer.commands
-    if obeyed:
         copy(guard.answer.commands.joint.control, guard.body.sent)
     memcpy(state.sensed, state.signals, state.signal_bytes)
-    facts.answered = obeyed or not expected
+    facts.answered = miss == _NONE or not expected
     facts.lateness = row.lateness * 1e-9
-    facts.stop_requested = row.stop
-    facts.planner_age = max(0, state.tick - guard.request.base - 1) * state.seconds if guard.request.base >= 0 else 0.0
-    facts.rearm = row.rearm
+    facts.stop_requested, facts.rearm = state.stop, state.rearm
+    state.rearm = 0
+    if facts.stop_requested != 0:
+        facts.mode = _STOP
+    base = guard.request.base
+    facts.planner_age = (state.plan_age + state.tick - base - state.one_tick) * state.seconds if base >= 0 else 0.0
+    row.facts = facts
     filter_command(guard.rules, verdict, guard.inputs, floats_at(state.sent, guard.physics.nu))
     core = verdict.core[0]
     row.mode = state.mode = core.origin
@@ -185,5 +190,5 @@ def _decide(guard: Any, miss: Any, expected: Any) -> None:
     if row.mode != _GUEST:
         state.fallback += 1
     copy(guard.body.sent, row.sent)
-    row.decided = now_ns(guard.clock) - guard.request.time - row.waited
+    row.decided = now_ns(guard.clock) - state.collected
     state.late += row.late

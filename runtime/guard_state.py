@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.falls import FALL_TILT, fall_ticks
 from runtime.mailbox import Layout, head_bytes
 from runtime.plants.native import NativePlant
 from runtime.records import Robot
@@ -17,7 +18,21 @@ from safety.tape import Inputs, Memory, Tape, reset
 
 _SETTINGS = ("period", "wait", "one_tick", "patience", "steps", "layout", "fall_ticks")
 _MAIL = ("wanted", "expected", "at_start", "stop", "rearm")  # written by the supervisor at any time
-_POSITION = ("tick", "due", "episode", "age", "start", "active", "strikes", "still", "stopping", "fell", "mode")
+_POSITION = (
+    "tick",
+    "due",
+    "episode",
+    "age",
+    "start",
+    "active",
+    "strikes",
+    "still",
+    "stopping",
+    "fell",
+    "mode",
+    "plan_age",
+    "collected",
+)
 _COUNTERS = ("ticks", "guard_missed", "guest_missed", "late", "fallback", "takeovers", "upright", "work")
 _ADDRESSES = ("request", "request_state", "answer", "row", "rows", "sent", "waits", "signals", "sensed")
 _SIZES = ("request_head", "request_stride", "answer_head", "answer_stride", "row_stride", "capacity", "signal_bytes")
@@ -85,7 +100,7 @@ def make_guard(
     state["patience"] = max(2, round(0.02 / plant.period))
     state["steps"], state["layout"], state["wanted"] = robot.episode.steps, layout.key, -1
     state["expected"] = -1
-    state["fall_tilt"], state["fall_ticks"] = np.pi / 2, round(1.0 / plant.period)
+    state["fall_tilt"], state["fall_ticks"] = FALL_TILT, fall_ticks(plant.period)
     state["request_head"], state["request_stride"] = head_bytes(layout.request), layout.request.itemsize
     state["answer_head"], state["answer_stride"] = head_bytes(layout.answer), layout.answer.itemsize
     request, answer = np.zeros(1, layout.request), np.zeros(1, layout.answer)
@@ -115,7 +130,7 @@ def begin_episode(guard: Guard, episode: int, seed: int, first_deadline: int, wa
     guard.request["seed"] = seed
     state = guard.state
     state["episode"], state["due"], state["age"], state["start"] = episode, first_deadline, 0, 1
-    for name in ("strikes", "still", "stopping", "fell", "total", "upright", "work"):
+    for name in ("strikes", "still", "stopping", "fell", "total", "upright", "work", "plan_age"):
         state[name] = 0
     state["totals"] = 0.0
     waits.fill(0)

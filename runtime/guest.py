@@ -5,6 +5,7 @@ The same object drives lockstep runs, the worker process and `Policy`; it knows 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 
 from controllers.python_layers import PythonLayers
 from controllers.stack import Stack
+from planners.model import steps_per_tick
 from planners.planner import Budget, Planner
 from planners.rollout import snapshot_dtype
 from runtime.beside import Beside
+from runtime.plants.observation import check_joints
 from runtime.signals import sense
 
 
@@ -33,17 +36,26 @@ IDLE = Work(0, 0)
 class Predictor:
     """Where the robot will be one tick ahead."""
 
-    def __init__(self, stack: Stack) -> None:
-        """Copy the robot's model, at the stack's physics step."""
-        self._robot, self._frame_skip, self._period = stack.robot, stack.frame_skip, stack.period
-        self.model = stack.robot.new_model()
-        self.model.opt.timestep = stack.timestep
+    def __init__(self, stack: Stack, model: mujoco.MjModel | None = None) -> None:
+        """Copy a model: one that is passed with its own physics step, or the robot's at the stack's.
+
+        Raises:
+            SurefootError: the model has other joints, or a physics step that does not divide the tick.
+        """
+        self._robot, self._period = stack.robot, stack.period
+        if model is None:
+            self.model = stack.robot.new_model()
+            self.model.opt.timestep = stack.timestep
+        else:
+            check_joints(stack.robot, model, "the model to predict with")
+            self.model = copy.copy(model)
+        self._frame_skip = steps_per_tick(stack, self.model, "model")
         self._data = mujoco.MjData(self.model)
 
     def predict(
         self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What to answer one tick ahead: the state under a command that was already sent, by the robot's own model.
+        """What to answer one tick ahead: the state under a command that was already sent, by `model`.
 
         Args:
             qpos: Generalised positions (nq,).
@@ -68,10 +80,19 @@ class Predictor:
 class Guest:
     """A stack that remembers, and its planner."""
 
-    def __init__(self, stack: Stack, planner: Planner | None, budget: Budget | None) -> None:
-        """Take a stack, and a planner with its budget (both None for the stack alone)."""
+    def __init__(
+        self, stack: Stack, planner: Planner | None, budget: Budget | None, model: mujoco.MjModel | None = None
+    ) -> None:
+        """Take a stack, and a planner with its budget (both None for the stack alone).
+
+        Args:
+            stack: What answers.
+            planner: What it plans with, on a model of its own.
+            budget: The planner's, per tick.
+            model: What `predict` simulates, copied; default: the robot's own.
+        """
         self.stack, self.planner, self.budget = stack, planner, budget
-        self._predictor = Predictor(stack)
+        self._predictor = Predictor(stack, model)
         self.model = self._predictor.model
         self.snapshot = np.zeros(1, snapshot_dtype(stack))
         """What the last answer was planned from; its `memory` (1,) is all that the stack remembers."""
@@ -95,8 +116,14 @@ class Guest:
     def states(self) -> list[np.ndarray]:
         """The arrays that are the guest's whole state between two ticks, to be copied out and in."""
         if self.beside is not None:
-            return [self.snapshot["memory"], self.beside.plan, self.beside.residual, self.beside.begun]
+            beside = self.beside
+            return [self.snapshot["memory"], beside.plan, beside.residual, beside.begun, beside.since]
         return [self.snapshot["memory"], *([self.planner.plan] if self.planner is not None else [])]
+
+    @property
+    def plan_age(self) -> int:
+        """Ticks since the plan behind the last answer took effect; 0 where every answer has its own."""
+        return 0 if self.beside is None else int(self.snapshot["signals"]["tick"][0] - self.beside.since[0])
 
     @property
     def commands(self) -> Any:

@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from runtime.errors import SurefootError
 
@@ -26,10 +26,12 @@ class Journal:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other writers out, waiting for the one that is in; the lock file goes with nothing and may stay."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(self.path.name + ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        """Keeps other writers out, waiting for the one that is in.
+
+        Raises:
+            SurefootError: The lock file beside it cannot be made.
+        """
+        with exclusive(self.path.with_name(self.path.name + ".lock")):
             yield
 
     def append(self, row: Mapping[str, Any]) -> None:
@@ -40,7 +42,10 @@ class Journal:
         """
         line = encode(row) + b"\n"
         new = not self.path.exists()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise SurefootError(f"{self.path}: the row is not written: {error.strerror}") from None
         try:
             end = _end_of_last_line(descriptor)
             os.ftruncate(descriptor, end)
@@ -61,7 +66,7 @@ class Journal:
         """All finished rows.
 
         Raises:
-            SurefootError: A line is no JSON object; the message names it.
+            SurefootError: The file cannot be read, or a line is no JSON object; the message names it.
         """
         rows = []
         for number, line in enumerate(self.lines(), 1):
@@ -75,12 +80,43 @@ class Journal:
         return rows
 
     def lines(self) -> list[bytes]:
-        """The finished lines, without their ends."""
+        """The finished lines, without their ends.
+
+        Raises:
+            SurefootError: The file cannot be read.
+        """
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise SurefootError(f"{self.path}: cannot be read: {error.strerror}") from None
         return data.split(b"\n")[:-1]
+
+
+def open_lock(path: Path) -> IO[str]:
+    """A lock file, made with its folder where it is not there; it goes with nothing and may stay.
+
+    Raises:
+        SurefootError: The disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a")
+    except OSError as error:
+        raise SurefootError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Keeps out all others that ask for the same lock file, waiting for the one that is in.
+
+    Raises:
+        SurefootError: The file cannot be made.
+    """
+    with open_lock(path) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def encode(row: Mapping[str, Any]) -> bytes:
@@ -94,9 +130,9 @@ def replace(path: Path, data: bytes) -> None:
     Raises:
         SurefootError: The disk refuses; the old content stands.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("wb") as stream:
             stream.write(data)
             stream.flush()
@@ -104,7 +140,8 @@ def replace(path: Path, data: bytes) -> None:
         scratch.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink()
         raise SurefootError(f"{path}: cannot be written: {error.strerror}") from None
 
 

@@ -6,6 +6,7 @@ last versions that passed probation. It is replaced as a whole, so a crash at an
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -70,7 +71,7 @@ class Lifecycle:
             self._recover()
         else:
             self._active = {slot: {"active": version, "previous": None} for slot, version in slots.items()}
-            self._write_active()
+            self._write_active(self._active)
             self._append(S.ACTIVE, slots, "the run's first stack", None, {})
 
     def active(self) -> dict[str, str]:
@@ -147,12 +148,11 @@ class Lifecycle:
                     f"{slot}: {version[:12]} is {now or 'new'} and cannot become {stage}; next: {valid}"
                 )
         if stage is S.ACTIVE:
-            replaced = self.active()
-            for slot, version in changes.items():
-                self._active[slot] = {"active": version, "previous": replaced[slot]}
-            self._write_active()  # this is the commit: a crash behind it is made good by _recover
-            self._append(stage, changes, reason, tick, facts)
-            self._append(S.RETIRED, {slot: replaced[slot] for slot in changes}, "replaced", tick, {})
+            replaced = {slot: self.active()[slot] for slot in changes}
+            self._activate({slot: (version, replaced[slot]) for slot, version in changes.items()}, reason, tick, facts)
+            with contextlib.suppress(SurefootError, OSError):  # the next start finds it replaced, and writes it
+                self._append(S.RETIRED, replaced, "replaced", tick, {})
+            self.stages |= {(slot, version): S.RETIRED for slot, version in replaced.items()}
             return
         self._append(stage, changes, reason, tick, facts)
 
@@ -167,17 +167,33 @@ class Lifecycle:
         Raises:
             SurefootError: There is nothing to go back to.
         """
-        self._check_slot(slot)
-        candidate = self.candidates().get(slot)
-        active, previous = self.active()[slot], self._active[slot]["previous"]
-        if candidate is None and previous is None:
-            raise SurefootError(f"{slot}: nothing to roll back to; {active[:12]} is the only version that ran")
-        failed = active if candidate is None else candidate
-        self._append(S.ROLLED_BACK, {slot: failed}, reason, tick, {})
-        self._append(S.QUARANTINED, {slot: failed}, reason, tick, {})
-        if candidate is None:
-            self._return_to_previous(slot, f"rolled back from {failed[:12]}", tick)
-        return self.active()[slot]
+        candidate, active = self.candidates().get(slot), self.active().get(slot, "")
+        if candidate is not None:
+            self.give_up({slot: candidate}, reason, tick)
+            return active
+        previous = self.before(slot)
+        self.give_up({slot: active}, reason, tick)
+        self._activate({slot: (previous, None)}, f"rolled back from {active[:12]}", tick, {})
+        return previous
+
+    def give_up(self, changes: Mapping[str, str], reason: str, tick: int | None = None) -> None:
+        """Writes down that versions were rolled back, and quarantines them; what is active stays."""
+        self._append(S.ROLLED_BACK, changes, reason, tick, {})
+        self._append(S.QUARANTINED, changes, reason, tick, {})
+
+    def before(self, slot: str) -> str:
+        """The version that a slot can go back to.
+
+        Raises:
+            SurefootError: There is none, or it is quarantined.
+        """
+        previous = self.previous(slot)
+        if previous is None:
+            active = self.active()[slot][:12]
+            raise SurefootError(f"{slot}: nothing to roll back to; {active} is the only version that ran")
+        if previous in self.quarantined:
+            raise SurefootError(f"{slot}: nothing to roll back to; {previous[:12]}, which ran before, is quarantined")
+        return previous
 
     def previous(self, slot: str) -> str | None:
         """The version that a slot ran before the active one; None if there is nothing to go back to."""
@@ -190,10 +206,19 @@ class Lifecycle:
         with self.journal.locked():
             self.journal.append(row)
 
-    def _return_to_previous(self, slot: str, reason: str, tick: int | None) -> None:
-        self._active[slot] = {"active": self._active[slot]["previous"], "previous": None}
-        self._write_active()
-        self._append(S.ACTIVE, {slot: self.active()[slot]}, reason, tick, {})
+    def _activate(
+        self, changes: Mapping[str, tuple[str, str | None]], reason: str, tick: int | None, facts: Mapping[str, object]
+    ) -> None:
+        """Makes versions the active ones, on the disk and then here: slot -> the version, and the one before it."""
+        entries = {slot: {"active": version, "previous": previous} for slot, (version, previous) in changes.items()}
+        self._write_active(self._active | entries)  # this is the commit: a crash behind it is made good by _recover
+        try:
+            self._append(S.ACTIVE, {slot: version for slot, (version, _) in changes.items()}, reason, tick, facts)
+        except (SurefootError, OSError):
+            with contextlib.suppress(SurefootError, OSError):
+                self._write_active(self._active)
+            raise
+        self._active |= entries
 
     def _check_slot(self, slot: str) -> None:
         if slot not in self._active:
@@ -216,8 +241,8 @@ class Lifecycle:
             if row["stage"] == S.QUARANTINED:
                 self.quarantined.add(version)
 
-    def _write_active(self) -> None:
-        replace(self.active_file, json.dumps({"slots": self._active}, indent=1).encode())
+    def _write_active(self, entries: Mapping[str, Mapping[str, str | None]]) -> None:
+        replace(self.active_file, json.dumps({"slots": entries}, indent=1).encode())
 
     def _read_active(self, slots: Mapping[str, str]) -> dict[str, dict[str, str | None]]:
         try:
@@ -239,7 +264,9 @@ class Lifecycle:
             elif stage is S.ACTIVE and self.active()[slot] != version:
                 self._append(S.RETIRED, {slot: version}, "found replaced at the start", None, {})
         for slot, version in self.active().items():
-            if version in self.quarantined and self._active[slot]["previous"] is not None:
-                self._return_to_previous(slot, f"{version[:12]} was found rolled back at the start", None)
+            previous = self._active[slot]["previous"]
+            if version in self.quarantined and previous is not None:
+                reason = f"{version[:12]} was found rolled back at the start"
+                self._activate({slot: (previous, None)}, reason, None, {})
             elif self.stages.get((slot, version)) is not S.ACTIVE:
                 self._append(S.ACTIVE, {slot: version}, "found active at the start", None, {})

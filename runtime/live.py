@@ -82,7 +82,7 @@ def run_realtime(summary: Summary, on_progress: Callable[[Progress], None], say:
             rules=stack_rules(stack), worker=worker, folder=summary.folder,
             card={"stack": stack.name, "planner": summary.planner, "budget": budget},
             steps=length, seeds=tuple(request.seed + i for i in range(request.episodes)),
-            one_tick=worker.one_tick, versioned=versioned, limits=limits,
+            one_tick=worker.one_tick, mode=request.mode, versioned=versioned, limits=limits,
         )
     )  # fmt: skip
     shown = 0.0
@@ -97,6 +97,10 @@ def run_realtime(summary: Summary, on_progress: Callable[[Progress], None], say:
             result.decision_ns = outcome.waits.tolist()
             if outcome.end is End.UNSTABLE:
                 result.error = f"{stack.robot.name}: the simulation diverged in tick {outcome.steps}"
+            elif outcome.end is End.STOPPED and outcome.ended_by:
+                result.error = f"{outcome.ended_by}: this safety rule ended the run"
+            elif outcome.end is End.STOPPED:
+                result.error, result.stopped = f"stopped on request after {outcome.steps} ticks", True
             summary.episodes.append(result)
 
     def poll(supervisor: Supervisor) -> None:

@@ -54,7 +54,7 @@ class Layout:
             exported the state;
             `sent` (L, S) [1], the last command sent to the plant.
         answer: `tick`, `layout` and `size` as the guard must find them; `status`; `finished`, the planner's candidates;
-            `work`, the control ticks that it simulated;
+            `work`, the control ticks that it simulated; `plan_age`, the ticks since the plan in force took effect;
             `begun` and `done` [ns]; `commands`, every level's; `state` to be sent back with the next request.
         key: Hash of both, checked when a worker attaches and in every answer.
     """
@@ -91,6 +91,7 @@ def mail_layout(robot: Robot) -> Layout:
             ("status", "i8"),
             ("finished", "i8"),
             ("work", "i8"),
+            ("plan_age", "i8"),
             ("begun", "i8"),
             ("done", "i8"),
             ("commands", robot.commands),

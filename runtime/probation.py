@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.episode import FALLEN_TICKS
+from runtime.falls import FALL_TILT, fall_ticks
 from runtime.tape import Miss, Mode
+from safety.model import HOLD
+from safety.tape import Tape
 
 BAD = {
     Miss.NOT_FINITE: "bad output: a control that is not finite",
@@ -90,18 +92,30 @@ class Baseline:
         return len(self._rewards) >= self.window
 
 
+def taking_over(rules: Tape) -> int:
+    """Returns the bits, as in a row's `rules`, of the rules that may take the command away from the guest."""
+    bits = 0
+    for i, rule in enumerate(rules.rules[:63]):
+        if (rules.steps["action"][rule["first"] : rule["first"] + rule["steps"]] >= HOLD).any():
+            bits |= 1 << i
+    return bits
+
+
 class Probation:
     """Reads the rows since a commit."""
 
-    def __init__(self, policy: Policy, baseline: Baseline, every: int = 1) -> None:
+    def __init__(self, policy: Policy, baseline: Baseline, *, period: float, severe: int, every: int = 1) -> None:
         """Begin.
 
         Args:
             policy: What is too much.
             baseline: What is usual.
+            period: Of a tick [s].
+            severe: The rules that are hard violations where they decide: `taking_over`.
             every: Ticks per plan of a planner beside the layers; 1: it plans within the tick, or there is none.
         """
         self.policy, self.every = policy, every
+        self._severe, self._fall_ticks = severe, fall_ticks(period)
         self.ticks = self.episodes = 0
         self._usual, self._least = baseline.interventions, baseline.least_score(policy.lost_score)
         self._falls_usually = baseline.falls > 0
@@ -118,15 +132,21 @@ class Probation:
         return self.ticks >= self.policy.ticks and self.episodes >= self.policy.episodes
 
     def observe(self, row: Any) -> str | None:
-        """Takes in one row; returns the reason to go back, or None."""
+        """Takes in one row; returns the reason to go back, or None.
+
+        From a stop request on, only its answers are judged: what the robot does is the stop's doing.
+        """
         if (reason := self.observe_output(row)) is not None:
             return reason
+        if row["facts"]["stop_requested"]:
+            return None
         self._tripped.append(bool(row["rules"]))
         self._rewards.append(float(row["reward"]))
         if row["start"]:
             self.episodes += self.ticks > 1
             self._rewards.clear()  # an episode's beginning is no window of cruising
-        if row["miss"] == Miss.NONE and row["mode"] >= Mode.HOLD:
+        held = row["mode"] == Mode.HOLD and int(row["rules"]) & self._severe  # before it is armed it is held by no rule
+        if row["miss"] == Miss.NONE and (held or row["mode"] > Mode.HOLD):
             return f"hard violation: a safety rule took over ({Mode(int(row['mode'])).name.lower()})"
         return self._too_often() or self._too_low(row)
 
@@ -154,13 +174,13 @@ class Probation:
         return None
 
     def _too_low(self, row: Any) -> str | None:
-        over = row["signals"]["torso"]["tilt"] > np.pi / 2
+        over = row["signals"]["torso"]["tilt"] > FALL_TILT
         self._over_before &= bool(over) and not row["start"]
         if self._over_before:  # it lay there when the version came
             self._rewards.clear()
             return None
         self._over = self._over + 1 if over else 0
-        if (row["terminated"] or self._over >= FALLEN_TICKS) and not self._falls_usually:
+        if (row["terminated"] or self._over >= self._fall_ticks) and not self._falls_usually:
             return "score: the robot fell"
         if len(self._rewards) == self.policy.window and sum(self._rewards) < self._least:
             return f"score: {sum(self._rewards):.1f} in {self.policy.window} ticks, usually at least {self._least:.1f}"

@@ -55,6 +55,16 @@ def notable(before: NDArray[Any] | None, row: Any) -> list[dict[str, Any]]:
     return events
 
 
+def decoded(record: Any) -> dict[str, Any]:
+    """Returns what an `EVENT` says; one that cannot be read must not keep those behind it from the tape."""
+    text = record["text"][: record["size"]].tobytes().decode(errors="replace")
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError):
+        event = None
+    return event if isinstance(event, dict) else {"event": "unreadable", "text": text}
+
+
 class Recorder:
     """Moves what is on the rings to a segment, and survives a disk that takes nothing."""
 
@@ -78,8 +88,7 @@ class Recorder:
                 for event in notable(before, row):
                     writer.event(int(row["wake"]), int(row["tick"]), event)
             for event in events:
-                text = event["text"][: event["size"]].tobytes().decode(errors="replace")
-                writer.event(int(event["time"]), int(event["tick"]), json.loads(text))
+                writer.event(int(event["time"]), int(event["tick"]), decoded(event))
             if len(rows) + len(events):
                 writer.flush()
             self._rows.header["error"] = 0

@@ -30,6 +30,8 @@ class Recording:
         """
         self._robot, self._folder, self._rows, self._events, self._event = robot, folder, rows, events, event
         self.process: subprocess.Popen[bytes] | None = None
+        self._gone = False
+        self._refused = ""
         self._next = 0.0
         self._error = 0
 
@@ -51,10 +53,19 @@ class Recording:
             self._error = error
             name, reason = ("recorder_failing", os.strerror(error)) if error > 0 else ("recorder_recovered", "")
             self._event(name, reason=reason, unsaved=int(self._rows.header["unsaved"][0]))
-        if self.process is not None and self.process.poll() is not None and time.monotonic() > self._next:
-            self._next = time.monotonic() + PAUSE
+        if self.process is not None and self.process.poll() is not None:
             self._event("recorder_died", status=self.process.returncode)
-            self.start()
+            self.process, self._gone = None, True
+        if self._gone and time.monotonic() > self._next:
+            self._next = time.monotonic() + PAUSE
+            try:
+                self.start()
+            except OSError as error:  # no process or descriptor to be had now: the ring holds the rows meanwhile
+                if str(error) != self._refused:
+                    self._refused = str(error)
+                    self._event("recorder_not_started", reason=self._refused)
+            else:
+                self._gone, self._refused = False, ""
 
     def close(self) -> None:
         """Has the recorder write the rest, and ends it."""

@@ -4,6 +4,7 @@ What comes back from it is data: reports on a pipe are parsed as JSON, bounded a
 loaded are taken from the report that it sends before anything of the guest has run.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -63,8 +64,8 @@ class Recruit:
 
         Raises:
             SurefootError: The machine offers less than the sandbox that `limits` asks for.
+            OSError, RuntimeError: It has no room for another process; nothing stays open.
         """
-        self.box = Mailbox.create(layout)
         self.level: Level | None = None
         self.loaded: dict[str, str] = {}
         self.stage = STAGES[0]
@@ -72,25 +73,25 @@ class Recruit:
         self.begun = time.monotonic()
         self._problem: str | None = None
         self._received = bytearray()
+        self._reported = 0
         self._expected = {slot: version.hash for slot, version in versions.items()}
         texts = {slot: version.to_bytes().decode() for slot, version in versions.items()}
-        sources = _file_of(json.dumps({"versions": texts, "before": before}).encode())
-        self._reports, theirs = os.pipe()
-        os.set_blocking(self._reports, False)
-        told = replace(spec, descriptors=self.box.descriptors, layout=layout.key, sources=sources, reports=theirs)
         readable = (*limits.readable, *_rule_files(spec.stack["document"].get("rules")))
-        try:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            self.box = Mailbox.create(layout)
+            ours.callback(self.box.close)
+            sources = _file_of(json.dumps({"versions": texts, "before": before}).encode())
+            theirs.callback(os.close, sources)
+            self._reports, reports = os.pipe()
+            ours.callback(os.close, self._reports)
+            theirs.callback(os.close, reports)
+            os.set_blocking(self._reports, False)
+            told = replace(spec, descriptors=self.box.descriptors, layout=layout.key, sources=sources, reports=reports)
             self.child: Child = spawn(
-                told.command(module), [*self.box.descriptors, sources, theirs],
+                told.command(module), [*self.box.descriptors, sources, reports],
                 replace(limits, readable=(*readable, str(cache_folder()))), None, _cache_environment(),
             )  # fmt: skip
-        except BaseException:
-            os.close(self._reports)
-            self.box.close()
-            raise
-        finally:
-            os.close(sources)
-            os.close(theirs)
+            ours.pop_all()  # what is ours stays open
 
     @property
     def ready(self) -> bool:
@@ -118,7 +119,11 @@ class Recruit:
                 data = os.read(self._reports, 4096)
             except BlockingIOError:
                 return
-            if not data or len(self._received) > MAX_REPORTS:
+            self._reported += len(data)
+            flooded = self._reported > MAX_REPORTS
+            if flooded:
+                self._problem = self._problem or f"it reports more than {MAX_REPORTS} bytes"
+            if not data or flooded:
                 os.close(self._reports)
                 self._reports = -1
                 return
@@ -138,12 +143,13 @@ class Recruit:
                 if self.loaded != self._expected:
                     self._problem = "it received other versions than it was sent"
             elif "state" in report:
-                self.described = dict(report["state"])
+                fields = {str(name): place for name, place in report["state"]["fields"].items()}
+                self.described = {"key": int(report["state"]["key"]), "fields": fields}
             elif report.get("stage") in STAGES:
                 self.stage = report["stage"]
             elif "error" in report:
                 self._problem = str(report["error"])[:2000]
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             self._problem = f"it reports nonsense: {line[:80]!r}"
 
     def last_words(self) -> str:

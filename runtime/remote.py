@@ -93,6 +93,11 @@ class RemoteGuest:
         self._request["base"], self._request["seed"], self._request["state_size"] = -1, seed, 0
 
     @property
+    def plan_age(self) -> int:
+        """Ticks since the plan behind the last answer took effect."""
+        return int(self._answer["plan_age"][0])
+
+    @property
     def commands(self) -> Any:
         """The commands record of every level, as of the last answer."""
         return self._answer["commands"][0]

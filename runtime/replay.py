@@ -107,7 +107,7 @@ def replay_run(folder: Path, other: str | None = None) -> Report:
         monitor = Monitor(stack_rules(stack))
         if document.get("rules") != monitor.fingerprint:
             report.notes.append("the rules have changed since the run was recorded")
-        _filter_again(monitor, stack, rows, run["latency"] == "one_tick", report)
+        _filter_again(monitor, stack, rows, report)
     if (swapped := first_swap(folder)) is not None:
         rows = rows[rows["tick"] < swapped]
         report.notes.append(f"compared up to tick {swapped}, where the first swap took effect; `surefoot events` tells")
@@ -147,7 +147,7 @@ def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Repor
     signals = np.zeros(1, guest.stack.robot.signals)
     episode = -1
     answers = _answers(rows, realtime=run["realtime"], one_tick=one_tick)
-    finished = {asked: int(rows[counted]["finished"]) for asked, _, counted in answers}
+    finished = {_at(rows[asked]): int(rows[counted]["finished"]) for asked, _, counted in answers}
     for asked, used, _ in answers:
         row = rows[asked]
         if row["episode"] != episode:
@@ -156,7 +156,7 @@ def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Repor
         if guest.planner is not None and not report.other:
             # A planner beside the layers begins what the tape counts when it took effect.
             delay = guest.planner.every if guest.beside is not None else 0
-            candidates = finished.get(asked + delay, 0)
+            candidates = finished.get(_at(row, delay), 0)
             guest.budget = Budget(candidates=candidates) if candidates else None
         signals[0] = row["signals"]
         sent = row["sent"] if one_tick else np.zeros_like(row["sent"]) if row["start"] else rows[asked - 1]["sent"]
@@ -167,23 +167,21 @@ def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Repor
             return
 
 
-def _filter_again(monitor: Monitor, stack: Stack, rows: NDArray[Any], one_tick: bool, report: Report) -> None:
+def _at(row: Any, later: int = 0) -> tuple[int, int]:
+    """Returns the episode and its tick of a row, or so many ticks later; rows of skipped ticks are missing."""
+    return int(row["episode"]), int(row["signals"]["tick"]) + later
+
+
+def _filter_again(monitor: Monitor, stack: Stack, rows: NDArray[Any], report: Report) -> None:
     """Passes every recorded command through the rules again, those of versions that were swapped in later too."""
-    facts = monitor.inputs.facts[0]
     sent = np.zeros(stack.robot.shape)
     for row in rows:
-        first = one_tick and bool(row["start"])  # the zeros of the reset are sent; no answer was due
         if row["start"]:
             monitor.reset()
             sent[:] = 0.0
         monitor.observe(row["signals"])
-        answered = row["miss"] == Miss.NONE and not row["stop"]
-        base = row["answered"] if row["miss"] == Miss.NONE and not first else row["base"]
-        facts["answered"] = answered or first
-        facts["lateness"] = row["lateness"] * 1e-9
-        facts["planner_age"] = max(0, row["tick"] - base - 1) * stack.period if base >= 0 else 0.0
-        facts["stop_requested"], facts["rearm"] = row["stop"], row["rearm"]
-        if answered and not first:
+        monitor.inputs.facts[0] = row["facts"]
+        if row["answered"] >= 0:
             sent[:] = row["commands"]["joint"]["control"]
         monitor.filter(sent.reshape(-1))
         report.filtered += 1

@@ -27,10 +27,13 @@ from runtime.errors import SurefootError, nearest
 from runtime.guest import Guest
 from runtime.plants import Plant, make_plant
 from runtime.tapefile import TapeWriter
+from safety.model import MODES
 from safety.monitor import Monitor
 from safety.stack_rules import stack_rules
+from safety.tape import nominal_facts
 
 LATENCIES = ("none", "one_tick")
+STARTING = tuple(mode for mode in MODES if mode != "stop")
 PACKAGES = ("surefoot", "mujoco", "numpy", "numba", "gymnasium")
 
 
@@ -44,6 +47,8 @@ class Request:
     threads: int = 2
     plant: str = "native"
     latency: str = "none"
+    mode: str = "run"
+    """What the robot does, as the safety rules are told."""
     episodes: int = 1
     seed: int = 0
     steps: int | None = None
@@ -139,8 +144,11 @@ def run(
     stack = _recorded_stack(request) if request.resume else load_stack(request.stack, request.sets)
     if request.latency not in LATENCIES:
         raise SurefootError(f"--latency: unknown mode {request.latency!r}; {nearest(request.latency, LATENCIES)}")
+    if request.mode not in STARTING:
+        raise SurefootError(f"--mode: unknown mode {request.mode!r}; {nearest(request.mode, STARTING)}")
     for name, value, low in (("episodes", request.episodes, 1), ("threads", request.threads, 1),
-                             ("seed", request.seed, 0), ("steps", request.steps, 1)):  # fmt: skip
+                             ("seed", request.seed, 0), ("steps", request.steps, 1),
+                             ("probation", request.probation, 1)):  # fmt: skip
         if value is not None and value < low:
             raise SurefootError(f"--{name} {value}: must be at least {low}")
     budget = None if request.budget is None else parse_budget(request.budget, "--budget")
@@ -154,6 +162,7 @@ def run(
             "give a number of candidates, or --realtime"
         )
     monitor = Monitor(stack_rules(stack))
+    monitor.inputs.facts[:] = nominal_facts(request.mode)
     folder = request.resume or _make_folder(request, stack)
     if not (cache_folder() / stack.package).exists():
         say(f"compiling {stack.name} (once; it is kept in {cache_folder()})")
@@ -201,10 +210,10 @@ def resume(folder: Path, request: Request) -> Request:
     old = config.load(folder / "config.yaml")["run"]
     if not old["realtime"]:
         raise SurefootError(f"{folder}: a lockstep run has nothing to resume; run it again with --realtime")
-    keys = ("stack", "planner", "budget", "threads", "plant", "latency")
+    keys = ("stack", "planner", "budget", "threads", "plant", "latency", "mode")
     budget = None if old["budget"] is None else str(old["budget"]).replace(" ", "")
     own = {"stack": old.get("file") or old["stack"], "budget": budget, "realtime": True, "resume": folder}
-    return replace(request, **{k: old[k] for k in keys} | own)
+    return replace(request, **{k: old[k] for k in keys if k in old} | own)
 
 
 def _recorded_stack(request: Request) -> Stack:
@@ -259,10 +268,14 @@ def _lockstep(
                     last_shown[0] = now
                     on_progress(Progress(episode, request.episodes, length, result))
 
-            run_episode(
-                guest, plant, result, monitor=monitor, one_tick=request.latency == "one_tick", steps=length,
-                record=record, on_tick=show,
-            )  # fmt: skip
+            try:
+                run_episode(
+                    guest, plant, result, monitor=monitor, one_tick=request.latency == "one_tick", steps=length,
+                    record=record, on_tick=show,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                result.error, result.stopped = f"interrupted after {result.steps} of {length} ticks", True
+                raise
             on_progress(Progress(episode, request.episodes, length, result))
     finally:
         try:
@@ -297,7 +310,7 @@ def _resolved(request: Request, stack: Stack, planner: str, budget: Budget | Non
     """Everything that makes the same run again."""
     file = str(config.find("stacks", request.stack).resolve()) if request.stack.endswith((".yaml", ".yml")) else None
     run = {"stack": stack.name, "file": file, "planner": planner, "budget": None if budget is None else str(budget),
-           "threads": request.threads, "plant": request.plant, "latency": request.latency,
+           "threads": request.threads, "plant": request.plant, "latency": request.latency, "mode": request.mode,
            "episodes": request.episodes, "seed": request.seed, "steps": request.steps,
            "realtime": request.realtime}  # fmt: skip
     return {"run": run, "compiled": stack.package, "rules": monitor.fingerprint, "stack": stack.document}

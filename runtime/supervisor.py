@@ -4,6 +4,7 @@ It is the guard process's main thread. The guard's thread runs compiled code wit
 slow. Between two episodes that thread resets the plant and begins a new phase.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from controllers.stack import build_stack
+from runtime.account import STOP_TIMEOUT
 from runtime.clock import now_ns, real_clock
 from runtime.control import ControlServer
 from runtime.crew import Crew
@@ -37,6 +39,7 @@ from runtime.tape import EVENT, EVENTS, ROWS, TERMS, Ring, event_record, row_dty
 from runtime.versions import Version, VersionStore, stack_versions
 from runtime.worker import WorkerSpec
 from safety.model import RuleSet
+from safety.tape import nominal_facts
 
 POLL = 0.005  # [s] between two looks at the workers
 FIRST_TICK = 20_000_000  # [ns] from a reset to the first deadline
@@ -80,6 +83,7 @@ class Setup:
         seeds: One per episode.
         spares: Warm workers beside the active one.
         one_tick: Latency of one tick.
+        mode: What the robot does, as the rules are told (`safety.model.MODES`).
         fifo: Whether to ask for SCHED_FIFO.
         wait: How long a tick waits for the guest, as a fraction of the period.
         module: The worker program.
@@ -99,6 +103,7 @@ class Setup:
     seeds: tuple[int, ...]
     spares: int = 1
     one_tick: bool = False
+    mode: str = "run"
     fifo: bool = True
     wait: float = 0.9
     module: str = "runtime.locked"
@@ -109,10 +114,11 @@ class Setup:
 
 @dataclass
 class Outcome:
-    """One episode in real time."""
+    """One episode in real time; `ended_by` is the safety rule that ended the run, if one did."""
 
     seed: int
     end: End
+    ended_by: str | None
     steps: int
     total: float
     terms: dict[str, float]
@@ -148,6 +154,7 @@ class Supervisor:
         period = int(state["period"])
         state["wait"] = max(period // 2, min(int(setup.wait * period), period - RESERVE))
         state["one_tick"] = setup.one_tick
+        self.guard.inputs.facts[:] = nominal_facts(setup.mode)
         state["steps"] = setup.steps
         versioned = setup.versioned
         self.crew = Crew(self.guard, self._layout, setup.worker, setup.folder, self.event,
@@ -205,6 +212,11 @@ class Supervisor:
             self.stop()
             self._look_after(on_poll)
             raise
+        except Exception:  # of ours: the robot is brought to a stop all the same
+            if self._thread.is_alive():
+                self.stop()
+                self._thread.join(STOP_TIMEOUT + 1.0)
+            raise
         finally:
             self.close()
         if self._failure is not None:
@@ -260,9 +272,14 @@ class Supervisor:
         planar = not self.setup.robot.layout["free"]
         fallen = end is End.TERMINATED or (planar and bool(state["fell"] >= state["fall_ticks"]))
         core = self.guard.verdict.core[0]
-        return Outcome(seed, end, int(state["age"]), float(state["total"]), terms, fallen, int(state["upright"]),
-                       int(state["work"]), int(core["interventions"]), int(core["shaped"]),
-                       waits[: int(state["age"])].copy())  # fmt: skip
+        rules, ladders = self.setup.rules.rules, self.guard.verdict.rules
+        ended_by = next((r.id for r, s in zip(rules, ladders, strict=True) if s["tripped"] and r.ends_run), None)
+        # With a tick of latency the first command was decided by nobody.
+        waits = waits[int(self.setup.one_tick) : int(state["age"])].copy()
+        return Outcome(
+            seed, end, ended_by, int(state["age"]), float(state["total"]), terms, fallen, int(state["upright"]),
+            int(state["work"]), int(core["interventions"]), int(core["shaped"]), waits,
+        )  # fmt: skip
 
     def status(self, message: dict[str, Any] | None = None) -> dict[str, Any]:
         """Returns where the run stands."""
@@ -300,13 +317,14 @@ class Supervisor:
     def close(self) -> None:
         """Ends every process; the recorder last, so that everything is on the tape."""
         if self._thread.is_alive():
-            self.guard.state["steps"] = 0
+            self.guard.state["stop"], self.guard.state["steps"] = 1, 0
             self._thread.join()
-        self.crew.close()
-        self.control.close()
-        self.recording.close()
-        self.plant.close()
-        pin(self._cores)
+        with contextlib.ExitStack() as last:  # what fails to end keeps nothing else from ending
+            last.callback(pin, self._cores)
+            last.callback(self.plant.close)
+            last.callback(self.recording.close)
+            last.callback(self.control.close)
+            last.callback(self.crew.close)
 
 
 def _versions(worker: WorkerSpec) -> dict[str, Version]:

@@ -18,7 +18,7 @@ from runtime.crew import Crew, Event
 from runtime.errors import SurefootError
 from runtime.guard_state import Guard
 from runtime.lifecycle import Lifecycle, Stage
-from runtime.probation import Baseline, Policy, Probation
+from runtime.probation import Baseline, Policy, Probation, taking_over
 from runtime.recruit import GuestFailed
 from runtime.seats import Role, take_seat
 from runtime.shadow import Shadow
@@ -114,6 +114,7 @@ class Swap:
         self._probation: Probation | None = None
         self._shadow: Shadow | None = None
         self._begun = 0
+        self._owed: list[Callable[[], Any]] = []
         self._steps: dict[Phase, Callable[[Transaction, NDArray[Any]], None]] = {
             Phase.STARTING: self._starting, Phase.SHADOW: self._shadowing, Phase.COMMITTING: self._committing,
             Phase.PROBATION: self._on_probation, Phase.RETURNING: self._returning,
@@ -130,15 +131,20 @@ class Swap:
         """Stages checked versions and starts their worker.
 
         Raises:
-            SurefootError: The machine offers less than the sandbox that is asked for.
+            SurefootError: No seat is free, or the machine has no room for the worker, or less than the sandbox that is
+                asked for.
         """
         name = f"{int(time.time() * 1e3):x}"
         transaction = Transaction(name, dict(changes), {**self.versions, **changes}, at_episode, back)
         seat = self._crew.free_seat()
-        assert seat is not None  # two seats are kept, one is the candidate's
+        if seat is None:
+            raise SurefootError("no seat is free for another worker; wait until one has ended, and ask again")
         active = self._crew.members[int(self._guard.state["active"])]
-        self._crew.hire(seat, transaction.versions, active.recruit.described if active else None)
-        self._seat = seat
+        try:
+            self._crew.hire(seat, transaction.versions, active.recruit.described if active else None)
+        except (OSError, RuntimeError) as error:
+            raise SurefootError(f"its worker cannot be started now ({error}); ask again later") from None
+        self._seat, self._former = seat, -1
         self.transactions.append(transaction)
         self._event("swap_staged", transaction=name, slots=transaction.hashes, reason=reason)
         return transaction
@@ -199,7 +205,7 @@ class Swap:
         elif seen >= self.policy.shadow and self._shadow.seen > 0:
             state = self._guard.state
             self._former = int(state["active"])
-            self._guard.seats["role"][self._former] = Role.TRACKING
+            self._crew.assign(self._former, Role.TRACKING)
             state["expected"], state["at_start"] = self._former, transaction.at_episode
             self._begun = int(state["tick"])
             state["wanted"] = self._seat
@@ -219,16 +225,15 @@ class Swap:
             self._commit(transaction, int(first[0]) if first.size else int(state["tick"]))
             self._on_probation(transaction, rows)
         elif (problem := self._gone()) is not None:
-            state["wanted"] = -1
-            self._reject(transaction, problem)
+            self.take_back(transaction, problem)
         elif state["wanted"] == -1 and state["tick"] > self._begun + COMMIT_TICKS:
             self._reject(transaction, "another worker was active when it was to be committed")
 
     def _commit(self, transaction: Transaction, tick: int) -> None:
         assert self._shadow is not None
         transaction.seconds = time.monotonic() - transaction.requested
-        self._guard.seats["role"][self._seat] = Role.READY
-        self._probation = Probation(self.policy, self._baseline, self._every)
+        self._crew.assign(self._seat, Role.READY)
+        self._watch()
         transaction.phase = Phase.PROBATION
         transaction.committed = tick
         if transaction.back:
@@ -243,7 +248,8 @@ class Swap:
 
     def _take_back(self, transaction: Transaction) -> None:
         """Ends an operator's rollback to a version that had passed probation before."""
-        self._write(lambda: self.lifecycle.rollback(transaction.back, transaction.reason, transaction.committed))
+        self._probation = None  # what it goes back to had passed probation
+        self.record_end(lambda: self.lifecycle.rollback(transaction.back, transaction.reason, transaction.committed))
         self._settle(transaction)
         transaction.phase = Phase.ROLLED_BACK
         self._event("swap_rolled_back", transaction=transaction.id, reason=transaction.reason)
@@ -289,8 +295,14 @@ class Swap:
         if transaction.phase is Phase.PROBATION:
             self._go_back(transaction, reason)
         elif transaction.phase is not Phase.RETURNING:
-            self._guard.state["wanted"] = -1
-            self._reject(transaction, reason)
+            state = self._guard.state
+            state["wanted"] = -1
+            if transaction.phase is Phase.COMMITTING and state["active"] == self._seat:  # the guard was first
+                self._commit(transaction, int(state["tick"]))
+                if transaction.phase is Phase.PROBATION:
+                    self._go_back(transaction, reason)
+            else:
+                self._reject(transaction, reason)
 
     def _go_back(self, transaction: Transaction, reason: str) -> None:
         """Has the guard return at its next tick; it may have done so by itself."""
@@ -311,12 +323,17 @@ class Swap:
             self._return()  # again, if the worker before has only just come back
             return
         tick = int(self._guard.state["tick"])
-        self._write(lambda: [self.lifecycle.rollback(slot, transaction.reason, tick) for slot in transaction.changes])
-        self._guard.seats["role"][self._guard.state["active"]] = Role.READY
+        self.record_end(lambda: self.lifecycle.give_up(transaction.hashes, transaction.reason, tick))
+        self._crew.assign(int(self._guard.state["active"]), Role.READY)
         self._crew.dismiss(self._seat)
         transaction.phase = Phase.ROLLED_BACK
-        self._probation = Probation(self.policy, self._baseline, self._every)
+        self._watch()
         self._event("swap_rolled_back", transaction=transaction.id, slots=transaction.hashes, reason=transaction.reason)
+
+    def _watch(self) -> None:
+        """Has the rows judged from here on."""
+        self._probation = Probation(self.policy, self._baseline, period=float(self._guard.state["seconds"]),
+                                    severe=taking_over(self._guard.rules), every=self._every)  # fmt: skip
 
     def _watching_former(self, rows: NDArray[Any]) -> bool:
         """Looks at the version that came back; if it fails too, the built-in fallback stays until an operator acts."""
@@ -353,9 +370,11 @@ class Swap:
     def _reject(self, transaction: Transaction, reason: str) -> None:
         transaction.reason = reason
         if not transaction.back:
-            self._advance(Stage.REJECTED, transaction, reason)
-        if self._former >= 0 and self._crew.members[self._former] is not None:
-            self._guard.seats["role"][self._former] = Role.READY
+            tick = int(self._guard.state["tick"])
+            self.record_end(lambda: self.lifecycle.advance(Stage.REJECTED, transaction.hashes, reason, tick,
+                                                           transaction=transaction.id))  # fmt: skip
+        if self._former >= 0:
+            self._crew.assign(self._former, Role.READY)
         self._crew.dismiss(self._seat)
         transaction.phase = Phase.REJECTED
         self._event("swap_rejected", transaction=transaction.id, slots=transaction.hashes, reason=reason)
@@ -367,11 +386,29 @@ class Swap:
         return self._write(lambda: self.lifecycle.advance(stage, transaction.hashes, reason, tick,
                                                           transaction=transaction.id, **facts))  # fmt: skip
 
+    def record_end(self, step: Callable[[], Any]) -> None:
+        """Writes down how a transaction ended, or keeps that for `catch_up`."""
+        if not self._write(step):
+            self._owed.append(step)
+
+    def catch_up(self) -> None:
+        """Writes what a disk refused, without which a version would count as a candidate for ever.
+
+        Raises:
+            SurefootError: It still refuses.
+        """
+        while self._owed:
+            try:
+                self._owed[0]()
+            except OSError as error:
+                raise SurefootError(f"{UNWRITTEN}: {error}") from None
+            del self._owed[0]
+
     def _write(self, step: Callable[[], Any]) -> bool:
         """Takes a step of the lifecycle; a disk that refuses must not end the run."""
         try:
             step()
-        except SurefootError as error:
+        except (SurefootError, OSError) as error:
             self._event("journal_failing", reason=str(error)[:300])
             return False
         return True

@@ -64,7 +64,7 @@ def _swap(
         store.submit(version)
     bases = {slot: str(entry["active"]) for slot, entry in running.items()}
     hashes = {slot: version.hash for slot, version in made.items()}
-    _tell(folder, request_swap(folder, hashes, bases, at_episode, ungated), wait=wait, json=json)
+    _tell(folder, request_swap(folder, hashes, bases, at_episode, ungated), ("active",), wait=wait, json=json)
 
 
 def rollback(
@@ -78,11 +78,13 @@ def rollback(
     from runtime.swap_client import request_rollback
 
     folder = find_run(run, STORE)
-    _tell(folder, request_rollback(folder, slot, reason), wait=wait, json=json)
+    status = request_rollback(folder, slot, reason)
+    # A candidate that does not drive yet is given up at once; a way back that is refused later has failed.
+    _tell(folder, status, ("rolled back", status["phase"]), wait=wait, json=json)
 
 
-def _tell(folder: Path, status: dict[str, Any], *, wait: bool, json: bool) -> None:
-    """Prints each phase of a transaction; exit code 1 if a swap did not stay."""
+def _tell(folder: Path, status: dict[str, Any], wanted: tuple[str, ...], *, wait: bool, json: bool) -> None:
+    """Prints each phase of a transaction; exit code 1 if it ended in another one than is wanted."""
     from runtime.swap_client import ENDED, transaction_status
 
     shown = ""
@@ -98,7 +100,7 @@ def _tell(folder: Path, status: dict[str, Any], *, wait: bool, json: bool) -> No
         typer.echo(json_module.dumps(status, indent=2))
     elif not wait:
         typer.echo(f"{_line(status)} (`surefoot events {folder.name}`)")
-    raise typer.Exit(1 if status["phase"] == "rejected" else 0)
+    raise typer.Exit(1 if status["phase"] in ENDED and status["phase"] not in wanted else 0)
 
 
 def _line(status: Mapping[str, Any]) -> str:

@@ -46,7 +46,10 @@ class SwapRequests:
             raise SurefootError("--ungated needs a reason, which the events will name")
         if self._swap.latched:
             raise SurefootError("the fallback is latched: rearm the run first (`surefoot rearm`)")
+        self._swap.catch_up()
         self._lifecycle.check(changes, bases)
+        if (current := self._swap.current) is not None:
+            raise SurefootError(f"{', '.join(current.changes)} is being rolled back; wait until that has ended")
         versions = {slot: self._store.get(name) for slot, name in changes.items()}
         for slot, version in versions.items():
             require(version.source, f"{slot} {version.hash[:12]}")
@@ -64,7 +67,8 @@ class SwapRequests:
         try:
             transaction = self._swap.begin(versions, at_episode=bool(message.get("at_episode")), reason=reason)
         except SurefootError as error:
-            self._lifecycle.advance(Stage.REJECTED, changes, str(error))
+            reason = str(error)
+            self._swap.record_end(lambda: self._lifecycle.advance(Stage.REJECTED, changes, reason))
             raise
         return transaction.document()
 
@@ -86,17 +90,14 @@ class SwapRequests:
         slot = str(message.get("slot", ""))
         reason = f"rolled back by an operator{': ' + str(message['reason']) if message.get('reason') else ''}"
         current = self._swap.current
-        previous = self._lifecycle.previous(slot)
         if current is not None:
             if slot not in current.changes:
                 raise SurefootError(f"{slot}: {', '.join(current.changes)} is being swapped; wait, or roll that back")
             self._swap.take_back(current, reason)
             return current.document()
-        if previous is None:
-            raise SurefootError(
-                f"{slot}: nothing to roll back to; {self._lifecycle.active()[slot][:12]} is the only version that ran"
-            )
-        transaction = self._swap.begin({slot: self._store.get(previous)}, back=slot, reason=reason)
+        self._swap.catch_up()
+        before = self._store.get(self._lifecycle.before(slot))
+        transaction = self._swap.begin({slot: before}, back=slot, reason=reason)
         transaction.reason = reason
         return transaction.document()
 

@@ -4,8 +4,10 @@ A ring has one writer and one reader in another process. When it is full the new
 never waits for a disk, and what is missing is known.
 """
 
+import json
 import mmap
 import os
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
 
@@ -17,6 +19,7 @@ from runtime.errors import SurefootError
 from runtime.libc import memcpy
 from runtime.mailbox import layout_key
 from runtime.records import Robot
+from safety.tape import FACTS
 
 ROWS = 16384  # 16 s at 1 kHz: a recorder that dies is back long before
 EVENTS = 1024
@@ -66,7 +69,12 @@ GUARD_FIELDS = {
     "wake": ("i8", "ns", "Scheduled beginning of the tick, CLOCK_MONOTONIC."),
     "lateness": ("i8", "ns", "From the scheduled beginning to the wake-up."),
     "published": ("i8", "ns", "From the wake-up to the request."),
-    "waited": ("i8", "ns", "From the request to the accepted answer (none: to the deadline)."),
+    "waited": (
+        "i8",
+        "ns",
+        "From the request to the accepted answer (none: to the deadline); with one tick of latency to "
+        "its completion by the guest's clock.",
+    ),
     "decided": ("i8", "ns", "From the answer to the command, rules and limits included."),
     "written": ("i8", "ns", "From the scheduled beginning to the command's write."),
     "taped": ("i8", "ns", "How long the tick before took from its plant's step to its end: scoring and taping."),
@@ -74,8 +82,6 @@ GUARD_FIELDS = {
     "overrun": ("i8", "1", "1 when the command was written after the next tick was due: a guard miss."),
     "mode": ("i8", "1", "Whose command was sent: 0 guest, 1 repeat, 2 hold, 3 damp, 4 cut."),
     "miss": ("i8", "1", "Why there was no valid answer (runtime.tape.Miss); 0: there was one."),
-    "stop": ("i8", "1", "1 after a stop request, from when on no answer is obeyed."),
-    "rearm": ("i8", "1", "1 when an operator rearmed what waits for one."),
     "late": ("i8", "1", "Answers discarded in this tick because they belong to an earlier one."),
     "seat": ("i8", "1", "Worker that was asked."),
     "base": ("i8", "1", "Tick of the last accepted answer, whose state went with the request; -1: none."),
@@ -88,6 +94,15 @@ GUARD_FIELDS = {
     "terminated": ("i8", "1", "1 when the plant ended the episode in this tick."),
 }
 TERMS = ("forward", "control", "contact", "healthy")
+# What the guard told the rules, `safety.tape.FACTS`; `rules replay` and `replay` tell them the same again.
+FACT_FIELDS = {
+    "planner_age": ("s", "Time since the plan in force took effect."),
+    "lateness": ("s", "From the scheduled beginning to the wake-up."),
+    "stop_requested": ("1", "1 after a stop request, from when on no answer is obeyed."),
+    "mode": ("1", "Index into safety.model.MODES."),
+    "answered": ("1", "1 when the guest answered, or nothing was due from it."),
+    "rearm": ("1", "1 when an operator rearmed what waits for one."),
+}
 
 
 def row_dtype(robot: Robot) -> np.dtype[Any]:
@@ -96,6 +111,7 @@ def row_dtype(robot: Robot) -> np.dtype[Any]:
         [
             *((name, kind) for name, (kind, _, _) in GUARD_FIELDS.items()),
             ("terms", [(name, "f8") for name in TERMS]),
+            ("facts", FACTS),
             ("qpos", "f8", (robot.model.nq,)),
             ("qvel", "f8", (robot.model.nv,)),
             ("signals", robot.signals),
@@ -182,10 +198,26 @@ def stalls(rows: NDArray[Any]) -> int:
     return int(late.sum() - (continued & (rows["overrun"][1:] == 0)).sum())
 
 
+def event_text(name: str, details: Mapping[str, Any]) -> str:
+    """Returns an event as JSON that fits into its slot: the longest details are cut, each cut ending in an ellipsis."""
+    event: dict[str, Any] = {"event": name, **details}
+    while len((text := _json(event)).encode(errors="replace")) > EVENT["text"].shape[0]:
+        longest = max(event, key=lambda key: len(_json(event[key]).encode(errors="replace")))
+        value = event[longest] if isinstance(event[longest], str) else _json(event[longest])
+        if len(value) <= 1:
+            break
+        event[longest] = value[: 3 * len(value) // 4 - 1] + "…"
+    return text
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
 def event_record(time_ns: int, tick: int, text: str) -> NDArray[Any]:
-    """Returns a (1,) `EVENT`; text that does not fit is cut."""
+    """Returns a (1,) `EVENT`; text that does not fit is cut, which JSON does not survive: see `event_text`."""
     record = np.zeros(1, EVENT)
-    data = text.encode()[: EVENT["text"].shape[0]]
+    data = text.encode(errors="replace")[: EVENT["text"].shape[0]]
     record["time"], record["tick"], record["size"] = time_ns, tick, len(data)
     record["text"][0, : len(data)] = np.frombuffer(data, np.uint8)
     return record

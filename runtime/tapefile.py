@@ -24,7 +24,7 @@ from zstandard import ZstdError
 
 from runtime.errors import SurefootError
 from runtime.records import COMMANDS, SIGNALS, Field, Robot
-from runtime.tape import GUARD_FIELDS, TERMS, row_dtype
+from runtime.tape import FACT_FIELDS, GUARD_FIELDS, TERMS, row_dtype
 
 VIEW_PERIOD = 10_000_000  # [ns] between two messages of a viewer's channel
 _INDEX = struct.Struct("<q")
@@ -68,6 +68,7 @@ class TapeWriter:
     def _view(self, now: int, row: Any) -> None:
         guard = {name: row[name].item() for name in GUARD_FIELDS}
         guard |= {"terms": {name: row["terms"][name].item() for name in TERMS}}
+        guard |= {"facts": {name: row["facts"][name].item() for name in FACT_FIELDS}}
         guard |= {"sent": _named(self._robot, row["sent"])}
         for channel, values in (
             (self._signals, _tree(self._robot, row["signals"])),
@@ -137,10 +138,13 @@ def read_tape(robot: Robot, folder: Path) -> Tape:
                 if len(message.data) != _INDEX.size + dtype.itemsize:
                     raise SurefootError(f"{path}: its rows are not those of {robot.name} in this version of surefoot")
                 index = _INDEX.unpack_from(message.data)[0]
+                row = message.data[_INDEX.size :]
                 if index > len(rows):
                     problem = f"{path.name}: {index - len(rows)} rows are missing after row {len(rows)}"
-                elif index == len(rows):  # a row that a killed recorder had already saved comes twice
-                    rows.append(message.data[_INDEX.size :])
+                elif index == len(rows):
+                    rows.append(row)
+                elif row != rows[index]:  # a row that a killed recorder had already saved comes twice, but the same
+                    problem = f"{path.name}: another recording begins after row {len(rows)}"
         # A segment that is followed by another one was cut by its recorder's death, and the rest is in the next.
         if damage and number == len(paths) - 1 and problem is None:
             problem = f"{path.name}: {damage} after row {len(rows)}"
@@ -211,6 +215,7 @@ def _tree_schema(robot: Robot, fields: tuple[Field, ...]) -> dict[str, Any]:
 def _guard_schema(robot: Robot) -> dict[str, Any]:
     properties: dict[str, Any] = {name: _number(unit, doc) for name, (_, unit, doc) in GUARD_FIELDS.items()}
     properties["terms"] = {"type": "object", "properties": {t: _number("1", f"Reward: {t}.") for t in TERMS}}
+    properties["facts"] = {"type": "object", "properties": {n: _number(*field) for n, field in FACT_FIELDS.items()}}
     sent = _number("1", "Actuator control sent to the plant.")
     properties["sent"] = {"type": "object", "properties": dict.fromkeys(_names(robot, (0, 0)), sent)}
     return properties

@@ -40,6 +40,9 @@ UNITS: dict[str, tuple[float, Dimension]] = {
     "W": (1.0, (2, 1, -3, 0)),
 }
 
+SMALLEST = 1e-100
+"""Smallest scale of a unit; its inverse is the largest."""
+
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 QUANTITY = re.compile(rf"\s*({NUMBER})\s*(.*?)\s*")
 FACTOR = re.compile(r"([A-Za-z%]+|1)(?:\^(-?\d))?")
@@ -67,7 +70,7 @@ def parse_unit(text: str) -> Unit:
     """Reads a unit such as "rad/s", "N*m/s" or "m/s^2"; an empty text is "1".
 
     Raises:
-        SurefootError: A factor is not a known unit; the message lists the known ones.
+        SurefootError: A factor is not a known unit, and the message lists the known ones; or the scale is no number.
     """
     scale, dimension = 1.0, DIMENSIONLESS
     for sign, factor in _factors(text.replace(" ", "") or "1", text):
@@ -78,6 +81,8 @@ def parse_unit(text: str) -> Unit:
         factor_scale, factor_dimension = UNITS[match[1]]
         scale *= factor_scale**power
         dimension = combine(dimension, factor_dimension, power)
+    if not SMALLEST <= scale <= 1.0 / SMALLEST:
+        raise SurefootError(f"the unit {text!r} is {scale:g} in SI, beyond what can be computed with; use lower powers")
     return Unit(text or "1", scale, dimension)
 
 
@@ -99,7 +104,7 @@ def read_quantity(text: str) -> Quantity:
     """Reads "150 ms" as Quantity(0.15, time); a plain number has dimension 1.
 
     Raises:
-        SurefootError: There is no number, or the unit is unknown.
+        SurefootError: There is no number, or none that is finite, or the unit is unknown.
     """
     match = QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None:
@@ -109,7 +114,10 @@ def read_quantity(text: str) -> Quantity:
     # Dividing by 1000 is correctly rounded where multiplying by 0.001 is not: "150 ms" must equal 0.15 exactly.
     inverse = round(1.0 / unit.scale)
     exact = unit.scale < 1.0 and inverse > 0 and 1.0 / inverse == unit.scale
-    return Quantity(value / inverse if exact else value * unit.scale, unit.dimension)
+    si = value / inverse if exact else value * unit.scale
+    if not math.isfinite(si):
+        raise SurefootError(f"{text!r} is not finite; write a smaller number")
+    return Quantity(si, unit.dimension)
 
 
 def parse_quantity(value: object, unit: str, where: str) -> float:

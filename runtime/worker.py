@@ -159,7 +159,11 @@ class StackHost:
         # Two stacks cannot plan at once: a shadow follows the plan of the one that drives.
         work = self.guest.follow(*seen) if request["shadow"] else self.guest.answer(*seen)
         answer["commands"] = self.guest.commands
-        answer["finished"], answer["work"] = work.candidates, work.control_steps
+        answer["finished"], answer["work"], answer["plan_age"] = (
+            work.candidates,
+            work.control_steps,
+            self.guest.plan_age,
+        )
         save_state(self.guest.states, answer)
         answer["state_key"] = self.key
 

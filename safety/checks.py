@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 
 from safety.findings import ExpressionError
 from safety.intervals import interval
-from safety.model import Rule, SignalSpec
+from safety.model import Rule, SignalSpec, Step
 from safety.syntax import And, AtLeast, Compare, Flag, Node, Number, Unknown, Window
 
 LANE_COST = 2e-9
@@ -18,8 +20,10 @@ FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 def vacuous(condition: Node, signals: dict[str, SignalSpec]) -> None:
-    """Refuses comparisons that are always or never true over the declared ranges, and bands that are empty."""
+    """Refuses comparisons that are always or never true over the declared ranges, empty bands, and sums that overflow."""
     for node in condition.walk():
+        if isinstance(node, Number) and not math.isfinite(node.value):
+            raise ExpressionError(node.at, "not-finite", f"this constant is {node.value:g}", "use smaller numbers")
         if isinstance(node, Compare):
             _decided(node, signals)
         if isinstance(node, And):
@@ -104,26 +108,52 @@ def _implies(a: Node, b: Node) -> bool:
 
 
 def shadowed(rules: Sequence[Rule]) -> list[tuple[Rule, Rule]]:
-    """Pairs (weaker, stronger) where the weaker rule can never decide anything."""
+    """Pairs (weaker, stronger) where the weaker rule can never decide anything; of two equal rules the later one."""
     pairs = []
     for i, weak in enumerate(rules):
         for j, strong in enumerate(rules):
-            first = strong.ladder[0]
-            best = weak.ladder[-1]
-            if (
-                i != j
-                and set(weak.modes) <= set(strong.modes)
-                and _implies(weak.when, strong.when)
-                and strong.required <= weak.required
-                and strong.window - strong.required >= weak.window - weak.required
-                and (first.action, -first.factor) >= (best.action, -best.factor)
-                and (strong.until is None or strong.until == weak.until)
-                and strong.release >= weak.release
-                and not (i < j and _implies(strong.when, weak.when))
-            ):
+            if i != j and outdone(weak, strong) and not (i < j and outdone(strong, weak)):
                 pairs.append((weak, strong))
                 break
     return pairs
+
+
+def outdone(weak: Rule, strong: Rule) -> bool:
+    """Whether, as long as one rule is tripped, the other one certainly is too and does no less."""
+    # Where the strong rule recovers only when the weak one does, its ladder never falls behind.
+    paced = weak.until is None or (strong.until is not None and _implies(strong.until, weak.until))
+    stays = strong.clears == "never" or (
+        paced and strong.release >= weak.release and weak.clears in ("auto", strong.clears)
+    )
+    return (
+        set(weak.modes) <= set(strong.modes)
+        and _implies(weak.when, strong.when)
+        and _trips_no_later(strong, weak)
+        and stays
+        and _no_milder(strong.ladder if paced else strong.ladder[:1], weak.ladder)
+    )
+
+
+def _trips_no_later(strong: Rule, weak: Rule) -> bool:
+    """Whether one rule is tripped at every trip of another one whose condition implies its own."""
+    if strong.required == 1:
+        return True
+    gaps = weak.window - weak.required
+    # A release forgets the samples before it: it must not fit into the gaps between those that the weak rule counts.
+    remembers = strong.clears == "never" or strong.release > gaps
+    return remembers and strong.required <= weak.required and strong.window - strong.required >= gaps
+
+
+def _no_milder(strong: Sequence[Step], weak: Sequence[Step]) -> bool:
+    """Whether one ladder is at least as severe as another at any time since the trip; both climb."""
+    ends = list(accumulate(step.ticks for step in strong[:-1]))
+    elapsed = 1
+    for step in weak:
+        at = strong[bisect_left(ends, elapsed)]
+        if (at.action, -at.factor) < (step.action, -step.factor):
+            return False
+        elapsed += step.ticks
+    return True
 
 
 def cost(rules: Sequence[Rule]) -> float:

@@ -53,7 +53,7 @@ def filter_command(tape: Any, memory: Any, inputs: Any, control: Any) -> Any:
         core.armed = core.arming >= config.arming_ticks
         if core.armed == 0:
             action = max(action, HOLD)
-    if core.missed > config.repeat or core.never_answered != 0:
+    if core.missed > config.repeat or core.never_answered != 0 or facts.stop_requested != 0:
         action = max(action, HOLD)
     if core.cut != 0:
         action = CUT

@@ -148,8 +148,6 @@ class LimitReader:
             raise ExpressionError(
                 at, "unknown-signal", f"{signal!r} is not a joint position", "name a signal 'from: joint.position'"
             )
-        if self.blocked and self.blocked != signal:
-            raise ExpressionError(at, "limits-conflict", f"blocks read {self.blocked} and {signal}", "use one signal")
         parser.expect("in", signal)
         low, high = self._bounds(parser, lanes, parse_unit("rad").dimension)
         self.blocked = signal
@@ -198,7 +196,10 @@ class LimitReader:
             raise ExpressionError(
                 at, "unit-mismatch", f"a bound in {describe(node.type.dimension)}", f"write it in {describe(dimension)}"
             )
-        return np.broadcast_to(_value(node), len(lanes)).astype(float)
+        values = np.broadcast_to(_value(node), len(lanes)).astype(float)
+        if not np.isfinite(values).all():
+            raise ExpressionError(at, "not-finite", "a bound that is not finite", "use smaller numbers")
+        return values
 
 
 def _value(node: Node) -> np.ndarray:

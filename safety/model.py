@@ -182,6 +182,11 @@ class Rule:
     line: int = 0
 
     @property
+    def ends_run(self) -> bool:
+        """Whether a run ends once the rule has tripped: only an operator, or nothing, clears it."""
+        return self.clears in ("on operator", "never")
+
+    @property
     def severity(self) -> int:
         """The most severe action that the rule may take."""
         return max(step.action for step in self.ladder)

@@ -12,12 +12,13 @@ factor     = "-" factor | number [unit] | name ["[" index "]"] | function "(" ar
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from runtime.errors import SurefootError, nearest
-from runtime.units import NUMBER, UNITS, parse_unit
+from runtime.units import NUMBER, UNITS, Dimension, parse_unit
 from safety.findings import ExpressionError
 from safety.syntax import (
     Always,
@@ -38,9 +39,12 @@ from safety.syntax import (
     Type,
 )
 
+MOST_TICKS = 1 << 30
+"""The longest duration that the monitor's counters hold [ticks]."""
 ALL_LANES = -1
 """`count` of an AtLeast whose number of lanes is not known before its group is resolved."""
 
+TIME = parse_unit("s").dimension
 FACTOR = "(?:1|" + "|".join(sorted((re.escape(u) for u in UNITS if u != "1"), key=len, reverse=True)) + r")(?:\^\d)?"
 TOKEN = re.compile(
     rf"\s*(?:(?P<number>{NUMBER.removeprefix('[+-]?')})"
@@ -77,8 +81,21 @@ class Token(NamedTuple):
     unit: str = ""
 
 
+class DurationError(SurefootError):
+    """A text that is no duration, or none that can be counted in ticks; a rule file adds the place."""
+
+    def __init__(self, code: str, message: str, remedy: str) -> None:
+        """What is wrong, and what would be right."""
+        super().__init__(f"{message}; {remedy}")
+        self.code, self.message, self.remedy = code, message, remedy
+
+
 def tokenize(text: str) -> list[Token]:
-    """Splits an expression; the last token is an empty one of kind "end"."""
+    """Splits an expression; the last token is an empty one of kind "end".
+
+    Raises:
+        ExpressionError: A character that the language does not know, or a number that is not finite.
+    """
     tokens, position = [], 0
     while text[position:].strip():
         match = TOKEN.match(text, position)
@@ -89,7 +106,10 @@ def tokenize(text: str) -> list[Token]:
         assert kind is not None
         start = match.start(kind)
         if kind == "number":
-            tokens.append(Token(kind, match[0].strip(), start, float(match["number"]), match["unit"] or ""))
+            token = Token(kind, match[0].strip(), start, float(match["number"]), match["unit"] or "")
+            if not math.isfinite(token.value):
+                raise _not_finite(token)
+            tokens.append(token)
         else:
             tokens.append(Token(kind, match[kind], start))
         position = match.end()
@@ -250,10 +270,8 @@ class Parser:
             raise ExpressionError(token.at, "syntax", f"expected a duration, found {token.text!r}", "write '150 ms'")
         try:
             return ticks(token.text, self.period)
-        except SurefootError as error:
-            message, _, remedy = str(error).partition("; ")
-            code = "not-whole-ticks" if "whole number of ticks" in message else "unit-mismatch"
-            raise ExpressionError(token.at, code, message, remedy) from None
+        except DurationError as error:
+            raise ExpressionError(token.at, error.code, error.message, error.remedy) from None
 
     def atom(self) -> Node:
         """Reads a comparison, a parenthesised condition, or something that is true or false by itself."""
@@ -348,39 +366,58 @@ class Parser:
             raise ExpressionError(
                 self.here.at, "unknown-unit", f"unknown unit {self.here.text!r}", nearest(self.here.text, UNITS)
             )
+        value, dimension = _in_si(token)
+        return Number(value, at=token.at, type=Type(dimension=dimension))
+
+
+def _in_si(token: Token) -> tuple[float, Dimension]:
+    """A number with its unit as an SI value and its dimension."""
+    try:
         unit = parse_unit(token.unit)
-        value = _scaled(token.value, unit.scale)
-        return Number(value, at=token.at, type=Type(dimension=unit.dimension))
+    except SurefootError as error:
+        message, _, remedy = str(error).partition("; ")
+        raise ExpressionError(token.at, "unknown-unit", message, remedy) from None
+    inverse = round(1.0 / unit.scale)
+    exact = unit.scale < 1.0 and 1.0 / inverse == unit.scale
+    value = token.value / inverse if exact else token.value * unit.scale
+    if not math.isfinite(value):
+        raise _not_finite(token)
+    return value, unit.dimension
 
 
-def _scaled(value: float, scale: float) -> float:
-    inverse = round(1.0 / scale)
-    return value / inverse if scale < 1.0 and 1.0 / inverse == scale else value * scale
+def _not_finite(token: Token) -> ExpressionError:
+    return ExpressionError(token.at, "not-finite", f"{token.text!r} is not finite", "write a smaller number")
 
 
 def ticks(text: str, period: float) -> int:
     """Turns "150 ms" or "3 ticks" into a whole number of ticks of `period` [s].
 
     Raises:
-        SurefootError: No duration, or no whole number of ticks; the nearest ones are named.
+        DurationError: No duration, one too long to be counted, or no whole number of ticks; the nearest ones are named.
     """
-    tokens = tokenize(text)
-    if len(tokens) != 2 or tokens[0].kind != "number":
-        raise SurefootError(f"{text!r} is not a duration; write '150 ms' or '3 ticks'")
-    token = tokens[0]
-    if token.unit.startswith("tick"):
-        count = token.value
-    else:
-        unit = parse_unit(token.unit)
-        if unit.dimension != parse_unit("s").dimension:
-            raise SurefootError(f"{text!r} is not a duration; write '150 ms' or '3 ticks'")
-        count = _scaled(token.value, unit.scale) / period
+    try:
+        tokens = tokenize(text)
+        token = tokens[0]
+        in_ticks = token.unit.startswith("tick")
+        value, dimension = (token.value, TIME) if in_ticks else _in_si(token)
+    except ExpressionError as error:
+        raise DurationError(error.code, error.message, error.remedy) from None
+    if len(tokens) != 2 or token.kind != "number" or dimension != TIME:
+        raise DurationError("unit-mismatch", f"{text!r} is not a duration", "write '150 ms' or '3 ticks'")
+    count = value if in_ticks else value / period
+    if count > MOST_TICKS:
+        raise DurationError(
+            "too-long",
+            f"{text!r} is {count:g} ticks, and a monitor counts up to {MOST_TICKS}",
+            f"write {MOST_TICKS * period / 3600:g} h or less",
+        )
     whole = round(count)
     if abs(count - whole) > 1e-9 * max(1.0, count) or whole < 1:
         low = max(1, int(count))
-        raise SurefootError(
-            f"{text!r} is {count:g} ticks of {period * 1e3:g} ms, not a whole number of ticks; "
-            f"write {low * period * 1e3:g} ms or {(low + 1) * period * 1e3:g} ms"
+        raise DurationError(
+            "not-whole-ticks",
+            f"{text!r} is {count:g} ticks of {period * 1e3:g} ms, not a whole number of ticks",
+            f"write {low * period * 1e3:g} ms or {(low + 1) * period * 1e3:g} ms",
         )
     return whole
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from runtime.errors import SurefootError
+from runtime.falls import first_fall
 from safety import offline
 from safety.model import Rule, RuleSet
 from safety.trace import Trace, Verdicts
@@ -56,7 +59,17 @@ class Replay:
 
 
 def rows_to_traces(rows: np.ndarray, rules: RuleSet) -> list[Trace]:
-    """Rows of a tape, (n,) of `runtime.tape.row_dtype`, as one trace per episode."""
+    """Rows of a tape, (n,) of `runtime.tape.row_dtype`, as one trace per episode.
+
+    Raises:
+        SurefootError: They were recorded at another rate than that of the rules.
+    """
+    period = float(rows["signals"]["period"][0]) if len(rows) else rules.period
+    if not math.isclose(period, rules.period, rel_tol=1e-9):
+        raise SurefootError(
+            f"{rules.path}: for ticks of {rules.period * 1e3:g} ms; this run's were {period * 1e3:g} ms"
+        )
+    planar = not rules.layout.robot.layout["free"]
     starts = [*np.flatnonzero(rows["start"]), len(rows)]
     traces = []
     for first, end in itertools.pairwise(starts):
@@ -68,17 +81,17 @@ def rows_to_traces(rows: np.ndarray, rules: RuleSet) -> list[Trace]:
         source = np.zeros((n, layout.size))
         source[:, :base] = np.ascontiguousarray(part["signals"]).view(np.float64).reshape(n, base)
         gear = layout.robot.gear.ravel()
-        missing = part["answered"] < 0
-        last = np.maximum.accumulate(np.where(missing, -1, np.arange(n)))
-        source[:, base] = (np.arange(n) - last) * rules.period
-        source[:, base + 1] = np.arange(n) - last
-        source[:, base + 2] = part["lateness"] / 1e9
+        facts = part["facts"]
+        last = np.maximum.accumulate(np.where(facts["answered"] == 0, -1, np.arange(n)))
+        told = (facts["planner_age"], np.arange(n) - last, facts["lateness"], facts["stop_requested"])
+        for i, fact in enumerate(told):
+            source[:, base + i] = fact
         commanded = part["commands"]["joint"]["control"].reshape(n, nu)
         sent = np.vstack([np.zeros(nu), part["sent"].reshape(n, nu)[:-1]])
         for i, values in enumerate((commanded, commanded * gear, sent, sent * gear)):
             source[:, base + 4 + i * nu : base + 4 + (i + 1) * nu] = values
-        fell = int(np.flatnonzero(part["terminated"])[0]) if part["terminated"].any() else -1
-        traces.append(Trace(source, np.zeros_like(source), np.full(n, 2), np.zeros(n, bool), fell))
+        fell = first_fall(part["signals"]["torso"]["tilt"], part["terminated"] != 0, planar, rules.period)
+        traces.append(Trace(source, np.zeros_like(source), facts["mode"], facts["rearm"] != 0, fell))
     return traces
 
 

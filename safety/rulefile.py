@@ -38,6 +38,8 @@ from safety.syntax import Node, Overdue, Type
 TOP = {"version", "robot", "semantics", "rates", "signals", "limits", "fallbacks", "rules"}
 RULE_KEYS = {"hazard", "in", "when", "for", "until", "release_after", "clears", "after", "expect", "within"}
 PER_SECOND = parse_unit("Hz")
+ONCE = ("joint.position", "joint.velocity")
+"""What hold and damp read, and block: one signal declares its range and staleness for all of them."""
 
 
 def load_rules(name: str, robot: Robot | None = None, period: float | None = None) -> RuleSet:
@@ -159,6 +161,14 @@ class Reader:
                 width = len(layout.elements(source.over)) if source.over else 1
                 if self.resolver.definitions.get(name) or (name in FACTS and name != source_name):
                     doc.refuse(key, "duplicate-name", f"{name!r} already names something else", "choose another name")
+                known = self.resolver.signals.values()
+                if source_name in ONCE and (other := [s.name for s in known if s.source.name == source_name]):
+                    doc.add(
+                        key,
+                        "duplicate-signal",
+                        f"{name!r} and {other[0]!r} are both {source_name}: which one hold, damp and block read is open",
+                        f"declare one signal 'from: {source_name}'",
+                    )
                 self.resolver.signals[name] = SignalSpec(name, source, unit, low, high, stale, width)
 
     def _unit(self, node: yaml.Node, expected: str) -> Unit:
@@ -221,7 +231,7 @@ class Reader:
         hold = doc.mapping(items["hold"][1], "hold", {"kp", "kd"}, set())
         damp = doc.mapping(items["damp"][1], "damp", {"kd"}, set())
         sources = {s.source.name for s in self.resolver.signals.values()}
-        for needed in ("joint.position", "joint.velocity"):
+        for needed in ONCE:
             if needed not in sources:
                 doc.refuse(
                     node,
@@ -276,7 +286,7 @@ class Reader:
             self.doc.add(
                 nodes[weaker.id],
                 "shadowed",
-                f"{weaker.id} never matters: whenever it trips, {stronger.id} has tripped and does no less",
+                f"{weaker.id} never matters: as long as it is tripped, {stronger.id} is too and does no less",
                 "drop one, or make the conditions differ",
             )
         cost = checks.cost(rules)
@@ -339,9 +349,21 @@ class Reader:
         if "clears" in items:
             rule = replace(rule, clears=doc.word(items["clears"][1], "clears", CLEARS, "structure"))
         if "in" in items:
-            modes = tuple(doc.word(m, "mode", MODES, "unknown-mode") for m in doc.sequence(items["in"][1], "in"))
-            rule = replace(rule, modes=modes)
+            rule = replace(rule, modes=self._modes(items["in"][1]))
         return rule
+
+    def _modes(self, node: yaml.Node) -> tuple[str, ...]:
+        modes: list[str] = []
+        for mode_node in self.doc.sequence(node, "in"):
+            mode = self.doc.word(mode_node, "mode", MODES, "unknown-mode")
+            if mode in modes:
+                self.doc.refuse(mode_node, "structure", f"mode {mode!r} stands twice", "name each mode once")
+            modes.append(mode)
+        if not modes:
+            self.doc.refuse(
+                node, "structure", "a rule in no mode never trips", "leave 'in' out, or name the modes: [walk, run]"
+            )
+        return tuple(modes)
 
     def _window(self, rule: Rule, node: yaml.Node) -> Rule:
         text = self.doc.text(node, "for")

@@ -12,7 +12,7 @@ from runtime import config
 from runtime.errors import SurefootError, nearest
 from safety.compiler import compile_rules
 from safety.model import MODES, Layout, Rule, RuleSet, SignalSpec
-from safety.series import samples, words
+from safety.series import Sample, samples, words
 from safety.tape import Tape, new_inputs, new_memory
 from safety.trace import Trace, run_online
 
@@ -66,7 +66,7 @@ def load_tests(rules: RuleSet, path: Path | None = None) -> TestFile:
     path = path or tests_path(rules.path)
     document = config.Section(config.load(path), str(path))
     nominal = document.section("nominal")
-    base = {name: _text(nominal, name) for name in nominal.data}
+    base = _texts(nominal)
     tests = []
     for i, item in enumerate(document.take("tests", _list)):
         section = config.Section(item, f"{path}: tests[{i}]")
@@ -74,12 +74,13 @@ def load_tests(rules: RuleSet, path: Path | None = None) -> TestFile:
         given, expect = section.section("given"), section.section("expect")
         section.finish()
         where = f"{path}: {name}"
-        expected = {rule: words(_text(expect, rule), rules.period) for rule in expect.data}
+        expected = {rule: words(text, rules.period) for rule, text in _texts(expect).items()}
+        if not expected:
+            raise SurefootError(f"{where}: 'expect' names no rule; write what one says, such as 'R-01: \"idle x4, hold\"'")
         for rule in expected:
             if rule not in {r.id for r in rules.rules}:
                 raise SurefootError(f"{where}: unknown rule {rule!r}; {nearest(rule, [r.id for r in rules.rules])}")
-        series = {signal: _text(given, signal) for signal in given.data}
-        trace = build_trace(rules, base, series, max(map(len, expected.values())), where)
+        trace = build_trace(rules, base, _texts(given), max(map(len, expected.values())), where)
         tests.append(RuleTest(name, trace, expected))
     survivors = {}
     for i, item in enumerate(document.take("survivors", _list, [])):
@@ -96,8 +97,10 @@ def _list(value: object, where: str) -> list[object]:
     return value
 
 
-def _text(section: config.Section, key: str) -> str:
-    return section.take(key, lambda value, _: ("yes" if value else "no") if isinstance(value, bool) else str(value))
+def _texts(section: config.Section) -> dict[str, str]:
+    """The entries of a section as texts; YAML's booleans become yes and no again."""
+    values = {str(key): section.take(key, lambda value, _: value) for key in section.data}
+    return {key: ("yes" if v else "no") if isinstance(v, bool) else str(v) for key, v in values.items()}
 
 
 def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], least: int, where: str) -> Trace:
@@ -106,7 +109,8 @@ def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], 
     Args:
         rules: The rule set, whose units the values are in.
         nominal: One value per signal, for those that a test does not mention.
-        given: Series per signal, element (`q[hip_4]`), group (`q[hip]`), `mode` or `rearm`; the later one counts.
+        given: Series per signal, element (`q[hip_4]`), group (`q[hip]`), `mode` or `rearm`; the later one counts. What
+            the kernel makes itself is not given: what was sent, and the count of missed answers (1 is one more miss).
         least: Ticks at least.
         where: For messages.
     """
@@ -116,13 +120,17 @@ def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], 
     n = max([least, len(modes), len(rearm), *map(len, series.values())])
     layout = rules.layout
     source, ages = np.zeros((n, layout.size)), np.zeros((n, layout.size))
-    for name, values in [*((k, samples(v, rules.period)) for k, v in nominal.items()), *series.items()]:
+    constants = {name: samples(text, rules.period) for name, text in nominal.items()}
+    if lasting := next((name for name, values in constants.items() if len(values) > 1), ""):
+        raise SurefootError(f"{where}: nominal {lasting} changes; give one value, and series in the tests")
+    for name, values in [*constants.items(), *series.items()]:
         signal, bracket, element = name.partition("[")
         if signal not in rules.signals:
             raise SurefootError(
                 f"{where}: unknown signal {signal!r}; {nearest(signal, [*rules.signals, 'mode', 'rearm'])}"
             )
         spec = rules.signals[signal]
+        _settable(spec, values, where)
         columns = tuple(range(spec.width))
         if bracket:
             columns = _elements(layout, spec, element.removesuffix("]"), where)
@@ -138,14 +146,34 @@ def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], 
     for mode in modes:
         if mode not in MODES:
             raise SurefootError(f"{where}: unknown mode {mode!r}; {nearest(mode, MODES)}")
+    for word in rearm:
+        if word not in ("yes", "no"):
+            raise SurefootError(f"{where}: rearm is {word!r}; write yes or no")
     index = [MODES.index(m) for m in [*modes, *[modes[-1]] * (n - len(modes))]]
     rearmed = [w == "yes" for w in [*rearm, *[rearm[-1]] * (n - len(rearm))]]
     return Trace(source, ages, np.array(index), np.array(rearmed))
 
 
+def _settable(spec: SignalSpec, values: list[Sample], where: str) -> None:
+    """Refuses a series that the kernel would not read as it is written."""
+    name, flags = spec.source.name, all(s.arrived and s.value * spec.unit.scale in (0.0, 1.0) for s in values)
+    if name.startswith("sent."):
+        raise SurefootError(f"{where}: {spec.name} is made from the command by the limits; give the command instead")
+    if name == "guest.missed" and not flags:
+        raise SurefootError(
+            f"{where}: {spec.name} is counted by the monitor; write 1 for each tick without an answer, 0 for one with"
+        )
+    if spec.source.truth and not flags:
+        raise SurefootError(f"{where}: {spec.name} is true or false and always known; write yes or no")
+    if not spec.source.measured and any(not s.arrived and math.isfinite(s.value) for s in values):
+        raise SurefootError(f"{where}: {spec.name} is the guard's own and never stale; write a value or 'missing'")
+
+
 def _elements(layout: Layout, spec: SignalSpec, name: str, where: str) -> tuple[int, ...]:
     """The elements of a signal that a name stands for: one joint or foot, or a group of joints."""
-    elements, groups = layout.elements(spec.source.over or "hinges"), layout.groups()
+    if spec.source.over is None:
+        raise SurefootError(f"{where}: {spec.name} is a single value; write it without [{name}]")
+    elements, groups = layout.elements(spec.source.over), layout.groups()
     if name in elements:
         return (elements.index(name),)
     if name in groups and spec.source.over == "hinges" and name != "feet":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
@@ -11,7 +12,7 @@ import yaml
 from runtime.errors import SurefootError, nearest
 from runtime.units import Quantity, Unit, describe, read_quantity
 from safety.findings import ExpressionError, Finding
-from safety.parser import ticks
+from safety.parser import DurationError, ticks
 
 Items = dict[str, tuple[yaml.Node, yaml.Node]]
 
@@ -127,8 +128,12 @@ class Document:
             found: Quantity = read_quantity(text)
         except SurefootError as error:
             message, _, remedy = str(error).partition("; ")
-            self.refuse(node, "unknown-unit" if "unknown unit" in message else "structure", message, remedy)
+            codes = {"unknown unit": "unknown-unit", "is not finite": "not-finite"}
+            code = next((c for words, c in codes.items() if words in message), "structure")
+            self.refuse(node, code, message, remedy)
         if plain and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+            if not math.isfinite(found.value * unit.scale):
+                self.refuse(node, "not-finite", f"{text!r} {unit.text} is not finite", "write a smaller number")
             return found.value * unit.scale
         if found.dimension != unit.dimension:
             self.refuse(
@@ -141,9 +146,5 @@ class Document:
         text = self.text(node, what)
         try:
             return ticks(text, period)
-        except ExpressionError as error:
-            self.refuse(node, error.code, error.message, error.remedy)
-        except SurefootError as error:
-            message, _, remedy = str(error).partition("; ")
-            code = "not-whole-ticks" if "whole number of ticks" in message else "unit-mismatch"
-            self.refuse(node, code, f"{what}: {message}", remedy)
+        except DurationError as error:
+            self.refuse(node, error.code, f"{what}: {error.message}", error.remedy)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from safety.model import MODES
+
 INSTRUCTION = np.dtype(
     [("op", "i4"), ("n", "i4"), ("out", "i4"), ("a", "i4"), ("b", "i4"), ("step_a", "i4"), ("step_b", "i4"),
      ("k", "i4"), ("slot", "i8"), ("x", "f8")], align=True,
@@ -51,7 +53,7 @@ FACTS = np.dtype(
     ],
     align=True,
 )
-"""What the guard tells about itself: plan's age [s], lateness of this tick [s], a stop was requested, the mode (index
+"""What the guard tells about itself: time since the plan in force took effect [s], lateness of this tick [s], a stop was requested, the mode (index
 into `model.MODES`), the guest answered this tick, an operator re-armed the robot (true for one tick)."""
 RULE_STATE = np.dtype(
     [("tripped", "i4"), ("held", "i4"), ("recent", "u8"), ("releasing", "i4"), ("elapsed", "i4"), ("trips", "i8"),
@@ -145,13 +147,18 @@ def new_memory(tape: Tape) -> Memory:
     return memory
 
 
+def nominal_facts(mode: str = "run") -> np.ndarray:
+    """A record of `FACTS` (1,): the guest has answered in time, with a fresh plan."""
+    facts = np.zeros(1, FACTS)
+    facts["answered"] = 1
+    facts["mode"] = MODES.index(mode)
+    return facts
+
+
 def new_inputs(tape: Tape) -> Inputs:
     """Inputs of a guest that has answered in time, with a fresh plan; signals are zero."""
     n = int(tape.config[0]["signals"])
-    facts = np.zeros(1, FACTS)
-    facts["answered"] = 1
-    facts["mode"] = 1
-    return Inputs(np.zeros(n), np.zeros(n), facts)
+    return Inputs(np.zeros(n), np.zeros(n), nominal_facts())
 
 
 def reset(tape: Tape, memory: Memory) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.episode import FALLEN_TICKS, EpisodeResult, FallDetector, episode_ticks, run_episode
+from runtime.episode import EpisodeResult, episode_ticks, run_episode
+from runtime.falls import FallDetector
 from runtime.guest import Guest
 from runtime.plants import make_plant
-from runtime.records import load_robot
 from tests.controllers.kit import episode, recorded, stack
 
 
@@ -84,11 +84,10 @@ def test_an_episode_is_as_long_as_the_environments_own_at_any_rate() -> None:
 
 
 def test_only_lying_on_its_back_for_a_second_is_a_fall() -> None:
-    planar, free = load_robot("half_cheetah"), load_robot("ant")
-    tilted: list[Any] = [2.0] * (FALLEN_TICKS - 1)
-    falls = FallDetector(planar)
+    tilted: list[Any] = [2.0] * 19
+    falls = FallDetector(planar=True, period=0.05)
     assert not any(falls.fallen(tilt, False) for tilt in [*tilted, 1.0, *tilted])
     assert falls.fallen(2.0, False)
-    falls = FallDetector(free)
+    falls = FallDetector(planar=False, period=0.05)
     assert not any(falls.fallen(2.0, False) for _ in range(100))
     assert falls.fallen(0.0, True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_bridge.gate import stage as gate_stage
-from agent_bridge.gate.exact import same_actions
+from agent_bridge.gate.exact import COMPARED, same_actions
 from agent_bridge.gate.gatefile import STAGES, Gate, load_gate
 from agent_bridge.gate.golden import golden, rebaseline
 from agent_bridge.gate.goldens import Golden
@@ -39,8 +39,6 @@ RUN: dict[str, Callable[[Subject], StageResult]] = {
     "static": static, "smoke": smoke, "golden": golden, "safety": safety, "latency": latency, "score": score,
     "mismatch": mismatch,
 }  # fmt: skip
-EXACT = ("static", "smoke", "golden", "latency", "score")
-"""Stages of a change that may change no action: whatever it does, its parent does too."""
 
 
 class Cancelled(SurefootError):
@@ -78,6 +76,8 @@ class GateResult:
     """Hash of the candidate."""
     bases: dict[str, str] = field(default_factory=dict)
     gate_hash: str = ""
+    failure: str = ""
+    """Where the worst episode of a rejected version is kept, or why it is not."""
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""
@@ -162,9 +162,6 @@ def run_gate(
     finally:
         subject.guests.close()
         evaluator.close()
-    if verdict == REJECT and keep_failure and evaluator.worst is not None:
-        spec = subject.spec(candidate=True)
-        subject.notes["failure"] = keep(store, spec, evaluator.worst[1], slot, f"{stage}: {reasons[0]}")
     row = attempt.finish(_row(about, subject, results, verdict=verdict, stage=stage, reasons=reasons))
     hashes = {name: v.hash for name, v in parents.items()}
     write_verdict(
@@ -172,9 +169,10 @@ def run_gate(
         Verdict(verdict, stage, tuple(reasons), slot, loaded.robot.name, loaded.name, hashes, settings.name,
                 settings.hash, row.index),
     )  # fmt: skip
+    failure = _keep_worst(subject, f"{stage}: {reasons[0]}") if verdict == REJECT and keep_failure else ""
     return GateResult(
         verdict, stage, reasons, results, evaluator.env_steps, evaluator.planner_steps, time.monotonic() - begun,
-        row.index, candidate.hash, hashes, settings.hash,
+        row.index, candidate.hash, hashes, settings.hash, failure,
     )  # fmt: skip
 
 
@@ -212,20 +210,28 @@ def _stages(
     subject: Subject, attempt: Attempt, about: Trial, results: list[StageResult],
     on_progress: Callable[[Progress], None], check: Callable[[], None],
 ) -> None:  # fmt: skip
-    names = EXACT if subject.exact else STAGES
-    for number, name in enumerate(names, 1):
+    for number, name in enumerate(STAGES, 1):
         check()
         attempt.update(_row(about, subject, results, error=f"in stage {name}"))
-        on_progress(Progress(name, number, len(names), None))
+        on_progress(Progress(name, number, len(STAGES), None))
         begun = time.monotonic()
         subject.evaluator.worst = None
-        run = same_actions if name == "score" and subject.exact else RUN[name]
-        result = run(subject)
+        result = same_actions(subject, name) if subject.exact and name in COMPARED else RUN[name](subject)
         result.seconds = time.monotonic() - begun
         results.append(result)
-        on_progress(Progress(name, number, len(names), result))
+        on_progress(Progress(name, number, len(STAGES), result))
         if result.verdict != gate_stage.PASS:
             return
+
+
+def _keep_worst(subject: Subject, reason: str) -> str:
+    """Keeps the episode that the rejecting stage saw; the verdict stands by now, whatever happens here."""
+    if subject.evaluator.worst is None:
+        return ""
+    try:
+        return str(keep(subject.store, subject.spec(candidate=True), subject.evaluator.worst[1], subject.slot, reason))
+    except (SurefootError, OSError) as error:
+        return f"not kept: {error}"
 
 
 def _conclude(results: list[StageResult], kind: str) -> tuple[str, str, list[str]]:
@@ -251,7 +257,6 @@ def _row(about: Trial, subject: Subject, results: list[StageResult], error: str 
         gates=tuple(_plain(result.json()) for result in results), latency=subject.notes.get("latency", {}),
         safety=_plain(by_name["safety"].figures) if "safety" in by_name else {},
         complexity=asdict(subject.complexity),
-        artefacts=tuple(str(subject.notes[name]) for name in ("failure",) if name in subject.notes),
         failure=f"{found['stage']}: {'; '.join(found['reasons'])}" if rejected else "",
     )  # fmt: skip
 

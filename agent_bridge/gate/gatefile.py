@@ -12,12 +12,16 @@ from agent_bridge.gate.conditions import Condition, read_condition
 from agent_bridge.gate.statistics import FEWEST_TO_ACCEPT, Design
 from runtime import config
 from runtime.errors import SurefootError, nearest
+from runtime.seeds import reporting_seeds
 from runtime.verdicts import gate_hash
 
 STAGES = ("static", "smoke", "golden", "safety", "latency", "score", "mismatch")
 """Cheapest first; each is named in every gate's file."""
 SPLITS = ("dev", "gate", "holdout")
-BACKENDS = ("loky", "threading", "sequential", "multiprocessing", "ray", "dask")
+BACKENDS = ("loky", "sequential", "multiprocessing", "ray", "dask")
+"""Those of joblib that run one episode at a time in a process, which keeps one guest, plant and monitor of a kind."""
+AGAIN = 4
+"""A fault that is run again takes seeds up to so many times its episodes."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +165,23 @@ def load_gate(name: str) -> Gate:
     parts = {stage: read[stage](section) for stage, section in sections.items()}
     for section in (*sections.values(), stages, doc):
         section.finish()
-    most = max(parts["score"].design.looks[-1], *(s.looks[-1] for s in parts["score"].suites), 0)
-    if most > len(seeds["gate"]):
-        raise SurefootError(f"{path}: stages.score looks at {most} pairs, seeds.gate has {len(seeds['gate'])} seeds")
+    _require_seeds(path, seeds, **{stage: parts[stage] for stage in ("golden", "safety", "score", "mismatch")})
     return Gate(path.stem, robot, path, gate_hash(path), backend, jobs, seeds, **parts)
+
+
+def _require_seeds(
+    path: Path, seeds: dict[str, range], golden: Golden, safety: Safety, score: Score, mismatch: Mismatch
+) -> None:  # fmt: skip
+    """Refuses a stage that would run out of seeds."""
+    score_pairs = max(looks[-1] for looks in (score.design.looks, *(suite.looks for suite in score.suites)))
+    for stage, split, count, what in (
+        ("score", "gate", score_pairs, f"looks at {score_pairs} pairs"),
+        ("mismatch", "gate", mismatch.looks[-1], f"looks at {mismatch.looks[-1]} pairs"),
+        ("safety", "gate", AGAIN * safety.episodes, f"has {safety.episodes} episodes per fault, {AGAIN} times that in doubt"),
+        ("golden", "dev", golden.episodes, f"records {golden.episodes} episodes"),
+    ):
+        if count > len(seeds[split]):
+            raise SurefootError(f"{path}: stages.{stage} {what}, seeds.{split} has {len(seeds[split])} seeds")
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[object, str], str]:
@@ -177,12 +194,17 @@ def _one_of(names: tuple[str, ...]) -> Callable[[object, str], str]:
 
 
 def _seeds(doc: config.Section) -> dict[str, range]:
-    found: dict[str, range] = {}
+    found, reserved = dict[str, range](), reporting_seeds()
     for split in SPLITS:
         part = doc.section(split)
         first = part.take("first", config.integer(0, 2**31))
         found[split] = range(first, first + part.take("count", config.integer(1, 100_000)))
         part.finish()
+        if set(found[split]) & set(reserved):
+            raise SurefootError(
+                f"{doc.where}.{split}: seeds {reserved.start} to {reserved.stop - 1} are kept for reporting "
+                "(configs/seeds.yaml); take others"
+            )
         for other in list(found)[:-1]:
             shared = range(max(found[other].start, first), min(found[other].stop, found[split].stop))
             if shared:

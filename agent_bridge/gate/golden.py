@@ -55,7 +55,7 @@ def _invariants(subject: Subject, wanted: Golden, answers: list[np.ndarray], res
 
 def parents_golden(subject: Subject) -> Golden:
     """The golden of the parent stack, recorded now if it is not there; that is a row of its own."""
-    folder = golden_folder(subject.store, subject.stack.name, subject.bases)
+    folder = golden_folder(subject.store, subject.stack, subject.gate.hash, subject.bases)
     found = load(folder, subject.bases, row_dtype(subject.stack.robot))
     return found if found is not None else rebaseline(subject, "the parent has no golden yet")
 
@@ -68,7 +68,7 @@ def rebaseline(subject: Subject, reason: str) -> Golden:
     (guest,) = subject.guests.get(subject.spec(candidate=False))
     made, guest_steps = record(OwnSeed(guest), plant, seeds, gate.golden.ticks)
     steps = int(sum(map(len, made.traces)))
-    folder = golden_folder(subject.store, stack.name, subject.bases)
+    folder = golden_folder(subject.store, stack, gate.hash, subject.bases)
     save(made, folder, subject.bases)
     trial = Trial(
         name=f"golden of {stack.name}", kind="rebaseline", environment=stack.robot.environment,

@@ -1,6 +1,7 @@
 """Goldens: recorded traces of a parent stack, which a refactoring must reproduce bit for bit.
 
-A golden belongs to one set of versions; it is recorded when it is first asked for, and the ledger has a row for that.
+A golden belongs to one set of versions under one gate; it is recorded when it is first asked for, and the ledger has a
+row for that.
 A trace holds what the guest was asked and what it answered, so that it can be asked again without a plant.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from controllers.stack import Stack
 from runtime.episode import EpisodeResult, run_episode
 from runtime.errors import SurefootError
 from runtime.journal import replace
@@ -36,10 +38,21 @@ class Golden:
     hash: str
 
 
-def golden_folder(store: Path, stack: str, bases: Mapping[str, Version]) -> Path:
-    """Where the golden of a stack with these versions is kept."""
-    digest = hashlib.sha256(json.dumps({s: v.hash for s, v in sorted(bases.items())}).encode()).hexdigest()
-    return store / "goldens" / f"{stack}-{digest[:16]}"
+def parent_key(stack: Stack, gate: str, bases: Mapping[str, Version]) -> str:
+    """Hash of all that a parent's answers and scores depend on; what was measured under another one is stale.
+
+    Args:
+        stack: Its whole file counts: planner, budget, cost and rules too; and so does what it is compiled with.
+        gate: Hash of the gate in force, which covers lengths, robots, plants, and the versions of packages.
+        bases: The version in every slot.
+    """
+    question = [stack.name, stack.document, stack.package, gate, {slot: v.hash for slot, v in bases.items()}]
+    return hashlib.sha256(json.dumps(question, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def golden_folder(store: Path, stack: Stack, gate: str, bases: Mapping[str, Version]) -> Path:
+    """Where the golden of a stack with these versions is kept, under the gate of this hash."""
+    return store / "goldens" / f"{stack.name}-{parent_key(stack, gate, bases)[:16]}"
 
 
 def record(guest: Any, plant: Plant, seeds: Sequence[int], ticks: int) -> tuple[Golden, int]:

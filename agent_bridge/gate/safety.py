@@ -1,6 +1,8 @@
 """Safety: under a battery of faults, no hard violation, and no more falls or interventions than its parent?
 
-Faults are injected into the plant and its readings, under the robot's own rules, for parent and candidate alike.
+Faults are injected into the plant and its readings, under the robot's own rules, for parent and candidate alike. All of
+them are tested together first. One under which the candidate falls much more often is then run again on other seeds, by
+itself: few episodes could be chance, and beside many other faults they would not be seen.
 """
 
 from __future__ import annotations
@@ -10,27 +12,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy import stats
 
-from agent_bridge.gate.stage import StageResult, Subject
+from agent_bridge.gate.conditions import Condition
+from agent_bridge.gate.gatefile import AGAIN
+from agent_bridge.gate.stage import PASS, StageResult, Subject
 from agent_bridge.gate.workers import Episode
 from agent_bridge.records.failures import find, spec_of
 from runtime.episode import EpisodeResult
 from runtime.errors import SurefootError
 
 FLIPS = 4000
+SUSPICIOUS = 0.5
+"""Rise in falls under one fault, as a share of its episodes, from which on it is run again."""
 
 
 def safety(subject: Subject) -> StageResult:
     """Runs the battery for both sides and compares."""
     result, settings = StageResult("safety"), subject.gate.safety
     result.thresholds = {"alpha": settings.alpha, "margin": settings.margin}
-    episodes = [
-        Episode(subject.gate.seed("gate", i), fault, settings.ticks, ruled=True)
-        for fault in settings.faults for i in range(settings.episodes)
-    ]  # fmt: skip
-    episodes += regressions(subject)
-    specs = subject.spec(candidate=False), subject.spec(candidate=True)
-    parent, candidate = subject.evaluator.both(*specs, episodes)
+    episodes = battery(subject)
+    parent, candidate = subject.evaluator.both(subject.spec(candidate=False), subject.spec(candidate=True), episodes)
     names = [e.condition.name for e in episodes]
     result.figures = {
         name: {
@@ -39,14 +41,28 @@ def safety(subject: Subject) -> StageResult:
         }
         for name in dict.fromkeys(names)
     }
-    for name, mine, theirs in zip(names, candidate, parent, strict=True):
-        if mine.error is not None and theirs.error is None:
-            return result.reject(f"a hard violation under {name}: {mine.error}; its parent finished that episode")
+    _violations(result, names, parent, candidate)
+    if result.verdict != PASS:
+        return result
     for episode, mine, theirs in zip(episodes, candidate, parent, strict=True):
         if episode.condition.name.startswith("the failure") and mine.fallen and not theirs.fallen:
             return result.reject(f"{episode.condition.name} comes back: it falls there again, its parent does not")
     _compare(result, names, parent, candidate, settings.alpha, settings.margin, settings.ticks)
+    for fault in settings.faults:
+        falls = {side: result.figures[fault.name][side]["falls"] for side in ("parent", "candidate")}
+        if result.verdict == PASS and falls["candidate"] - falls["parent"] >= SUSPICIOUS * settings.episodes:
+            _run_again(subject, result, fault)
     return result
+
+
+def battery(subject: Subject) -> list[Episode]:
+    """Every fault's episodes, and those of the kept failures."""
+    count = subject.gate.safety.episodes
+    return [e for fault in subject.gate.safety.faults for e in _under(subject, fault, range(count))] + regressions(subject)
+
+
+def _under(subject: Subject, fault: Condition, pairs: range) -> list[Episode]:
+    return [Episode(subject.gate.seed("gate", i), fault, subject.gate.safety.ticks, ruled=True) for i in pairs]
 
 
 def regressions(subject: Subject) -> list[Episode]:
@@ -64,6 +80,36 @@ def regressions(subject: Subject) -> list[Episode]:
     return found
 
 
+def _run_again(subject: Subject, result: StageResult, fault: Condition) -> None:
+    """Falls on seeds that had no part in the suspicion; the level is shared among the faults."""
+    settings = subject.gate.safety
+    episodes = _under(subject, fault, range(settings.episodes, AGAIN * settings.episodes))
+    parent, candidate = subject.evaluator.both(subject.spec(candidate=False), subject.spec(candidate=True), episodes)
+    theirs, mine = _summary(parent), _summary(candidate)
+    result.figures[f"{fault.name}, again"] = {"parent": theirs, "candidate": mine}
+    _violations(result, [fault.name] * len(episodes), parent, candidate)
+    more, fewer = (sum(x.fallen > y.fallen for x, y in zip(a, b, strict=True)) for a, b in ((candidate, parent), (parent, candidate)))
+    if result.verdict == PASS and chance_of_falls(more, fewer) < settings.alpha / len(settings.faults):
+        _reject_falls(result, fault.name, f"{fault.name}, again")
+
+
+def _violations(
+    result: StageResult, names: Sequence[str], parent: Sequence[EpisodeResult], candidate: Sequence[EpisodeResult]
+) -> None:
+    for name, mine, theirs in zip(names, candidate, parent, strict=True):
+        if mine.error is not None and theirs.error is None:
+            result.reject(f"a hard violation under {name}: {mine.error}; its parent finished that episode")
+            return
+
+
+def _reject_falls(result: StageResult, name: str, figures: str) -> None:
+    mine, theirs = result.figures[figures]["candidate"], result.figures[figures]["parent"]
+    result.reject(
+        f"falls under {name}: {mine['falls']} of {mine['episodes']} episodes, its parent {theirs['falls']}: "
+        "make it recover, or let it do less when the body tilts"
+    )
+
+
 def _summary(results: Sequence[EpisodeResult]) -> dict[str, int]:
     return {
         "episodes": len(results), "falls": sum(r.fallen for r in results),
@@ -79,11 +125,7 @@ def _compare(
     falls = np.array([c.fallen - float(p.fallen) for p, c in zip(parent, candidate, strict=True)])
     if falls.sum() > 0 and chance_of(falls) < alpha:
         name = _worst(names, falls)
-        mine, theirs = result.figures[name]["candidate"], result.figures[name]["parent"]
-        result.reject(
-            f"falls under {name}: {mine['falls']} of {mine['episodes']} episodes, its parent {theirs['falls']}: "
-            "make it recover, or let it do less when the body tilts"
-        )
+        _reject_falls(result, name, name)
         return
     held = np.array([(c.interventions - p.interventions) / ticks for p, c in zip(parent, candidate, strict=True)])
     if held.mean() > margin and chance_of(held - margin) < alpha:
@@ -98,6 +140,11 @@ def _compare(
 def _worst(names: list[str], rises: np.ndarray) -> str:
     total = {name: sum(r for n, r in zip(names, rises, strict=True) if n == name) for name in names}
     return max(total, key=lambda name: total[name])
+
+
+def chance_of_falls(more: int, fewer: int) -> float:
+    """Probability of so many pairs in which only the candidate falls, if it could as well be its parent (sign test)."""
+    return float(stats.binom.sf(more - 1, more + fewer, 0.5))
 
 
 def chance_of(differences: np.ndarray) -> float:

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from joblib import Parallel, delayed
 
 from agent_bridge.gate.conditions import NOMINAL, Condition, DisturbedPlant
@@ -108,6 +109,18 @@ class Episode:
     """Under the robot's own rules even where the stack runs without."""
 
 
+DIGEST = 8
+"""Bytes."""
+
+
+@dataclass
+class Played(EpisodeResult):
+    """How an episode went, and what was done in it."""
+
+    actions: bytes = b""
+    """A digest of each tick's commands, asked for and sent, `DIGEST` bytes each."""
+
+
 class Guests:
     """Guests that one gate keeps warm from stage to stage."""
 
@@ -154,23 +167,34 @@ class OwnSeed:
         self._guest.reset(int.from_bytes(hashlib.sha256(f"planner {seed}".encode()).digest()[:4], "little"))
 
 
-def play(guest: Any, plant: Plant, monitor: Monitor | None, episode: Episode) -> EpisodeResult:
+def play(guest: Any, plant: Plant, monitor: Monitor | None, episode: Episode) -> Played:
     """Runs an episode; a guest that fails ends it, and the result says why."""
-    result = EpisodeResult(episode.seed)
+    result, actions = Played(episode.seed), bytearray()
     try:
-        run_episode(OwnSeed(guest), plant, result, monitor=monitor, steps=episode.ticks)  # type: ignore[arg-type]
+        run_episode(
+            OwnSeed(guest),  # type: ignore[arg-type]  # a guest in all but name
+            plant, result, monitor=monitor, steps=episode.ticks, record=lambda row: actions.extend(_digest(row)),
+        )  # fmt: skip
     except GuestFailed as error:
         result.error = f"the guest failed in tick {result.steps}: {error}"
     result.decision_ns.clear()
+    result.actions = bytes(actions)
     return result
 
 
-def play_all(spec: GuestSpec, episodes: Sequence[Episode]) -> list[EpisodeResult]:
+def _digest(row: np.ndarray) -> bytes:
+    """Of a tick's commands; one NaN is as good as another, whose bits are the compiler's."""
+    values = np.frombuffer(row["commands"].tobytes() + row["sent"].tobytes()).copy()
+    values[np.isnan(values)] = np.nan
+    return hashlib.blake2b(values.tobytes(), digest_size=DIGEST).digest()
+
+
+def play_all(spec: GuestSpec, episodes: Sequence[Episode]) -> list[Played]:
     """Runs episodes with one guest, which stays warm in this process; what `Parallel` calls elsewhere."""
     try:
         guest = _warm(spec)
     except SurefootError as error:
-        return [EpisodeResult(e.seed, error=f"the guest did not start: {error}") for e in episodes]
+        return [Played(e.seed, error=f"the guest did not start: {error}") for e in episodes]
     results = []
     for episode in episodes:
         plant, monitor = _surroundings(spec.path, spec.stack, episode.condition, episode.ruled)(guest.stack)
@@ -236,6 +260,8 @@ class Evaluator:
         """Choose a joblib backend; `check` is called between batches and may raise to stop."""
         if backend == "ray":
             _register_ray()
+        if backend == "dask":
+            _require_dask()
         self.backend, self.jobs, self._check = backend, jobs, check
         self.env_steps, self.planner_steps, self.episodes = 0, 0, 0
         self.worst: tuple[tuple[Any, ...], Episode] | None = None
@@ -243,9 +269,9 @@ class Evaluator:
 
     def both(
         self, parent: GuestSpec, candidate: GuestSpec, episodes: Sequence[Episode]
-    ) -> tuple[list[EpisodeResult], list[EpisodeResult]]:
+    ) -> tuple[list[Played], list[Played]]:
         """Results of parent and candidate for the same episodes, in their order."""
-        results: list[EpisodeResult] = []
+        results: list[Played] = []
         with Parallel(n_jobs=self.jobs, backend=self.backend) as parallel:
             self._check()
             # Pairs stay together in one process: what disturbs the machine disturbs both sides.
@@ -258,7 +284,7 @@ class Evaluator:
                 self.worst = key, episode
         return results[::2], results[1::2]
 
-    def one(self, spec: GuestSpec, episodes: Sequence[Episode]) -> list[EpisodeResult]:
+    def one(self, spec: GuestSpec, episodes: Sequence[Episode]) -> list[Played]:
         """Results of one side."""
         self._check()
         with Parallel(n_jobs=self.jobs, backend=self.backend) as parallel:
@@ -294,7 +320,7 @@ def _end_with(host: int) -> None:
         threading.Thread(target=watch, daemon=True, name="end-with-gate").start()
 
 
-def _pair(host: int, parent: GuestSpec, candidate: GuestSpec, episode: Episode) -> list[EpisodeResult]:
+def _pair(host: int, parent: GuestSpec, candidate: GuestSpec, episode: Episode) -> list[Played]:
     _end_with(host)
     return [*play_all(parent, [episode]), *play_all(candidate, [episode])]
 
@@ -305,6 +331,20 @@ def _register_ray() -> None:
     except ImportError:
         raise SurefootError("backend ray: Ray is not installed; pip install 'surefoot[ray]', or use loky") from None
     register_ray()
+
+
+def _require_dask() -> None:
+    """Workers of one thread each: a process has one guest, plant and monitor of a kind."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise SurefootError("backend dask: Dask is not installed; pip install 'dask[distributed]', or use loky") from None
+    try:
+        threads = Client.current().nthreads().values()
+    except ValueError:
+        raise SurefootError("backend dask: no client; make a dask.distributed.Client, or use loky") from None
+    if any(count != 1 for count in threads):
+        raise SurefootError("backend dask: its workers have several threads; make them with threads_per_worker=1")
 
 
 def scores(results: Sequence[EpisodeResult]) -> Iterator[float]:

@@ -13,8 +13,8 @@ from agent_bridge.loop import prompts
 from agent_bridge.loop.conversation import Capabilities, Format
 from agent_bridge.loop.folding import fold_lessons
 from agent_bridge.loop.proposal import schema
-from agent_bridge.loop.proposing import Meter, Unusable, offered, propose
-from agent_bridge.loop.provider import Provider, ProviderDown
+from agent_bridge.loop.proposing import Meter, offered, propose
+from agent_bridge.loop.provider import KeyRefused, Provider, ProviderDown
 from agent_bridge.loop.session import Session, Standing
 from agent_bridge.policy import Budget
 from agent_bridge.promotion import await_free, await_outcome
@@ -57,7 +57,10 @@ class Loop:
     def run(self) -> dict[str, Any]:
         """Goes on until the budget is spent, the model stops, or nothing usable comes; returns what `--json` prints."""
         with self.session.held():
-            self.session.write("begin", model=self.provider.model, stack=self.bench.stack_name, slot=self.slot)
+            self.session.write(
+                "begin", model=self.provider.model, base_url=self.provider.base_url, stack=self.bench.stack_name,
+                slot=self.slot,
+            )  # fmt: skip
             reason = ""
             while not reason:
                 standing = self.session.standing()
@@ -109,13 +112,19 @@ class Loop:
 
     def _propose(self, s: Standing) -> None:
         meter = Meter(self.session, self.prices.input, self.prices.output)
-        simplify = s.simplify and self._is_active(s.last.get("version"))
         try:
             capabilities = self._capabilities(s, meter)
+        except ProviderDown as failure:
+            self._unusable(str(failure), meter)
+            return
+        try:
+            simplify = s.simplify and self._is_active(s.last.get("version"))
             if not simplify:
                 fold_lessons(self.bench, self.provider, capabilities, meter)
             found = propose(self.bench, self.provider, capabilities, meter, self.slot, s.last, simplify=simplify)
-        except (Unusable, ProviderDown) as failure:
+        except KeyRefused:
+            raise
+        except SurefootError as failure:
             self._unusable(str(failure), meter)
             return
         if found.action == "stop":
@@ -149,7 +158,7 @@ class Loop:
             sent = self.bench.send(
                 self.slot, proposal["base"], proposal["hypothesis"], proposal["source"],
                 json.loads(proposal["params"] or "{}"), proposal["kind"], proposal["change"], turn=proposal["time"],
-                tokens=proposal["tokens"], cost=proposal["price"],
+                tokens=proposal["tokens"], cost=proposal["price"], next_hypothesis=proposal["next_hypothesis"],
             )  # fmt: skip
         except SurefootError as error:
             self._unusable(str(error), None)
@@ -175,7 +184,7 @@ class Loop:
             if job.over:
                 return job
             if self.session.standing().wall_time + time.time() - job.request["started"] > self.budget.wall_time:
-                return self.bench.jobs.cancel(name)
+                self.bench.jobs.cancel(name)
 
     def _promote(self, trial: int) -> None:
         try:

@@ -38,6 +38,10 @@ class Unsupported(SurefootError):
     """The endpoint does not know what it was asked for."""
 
 
+class KeyRefused(SurefootError):
+    """The endpoint does not take the key: no later request will go better."""
+
+
 class Provider:
     """One model at one endpoint."""
 
@@ -62,7 +66,8 @@ class Provider:
         """One answer.
 
         Raises:
-            SurefootError: The key, the model or the endpoint is wrong.
+            KeyRefused: The key is wrong.
+            SurefootError: The model or the endpoint is wrong.
             Unsupported: The endpoint does not take the request.
             ProviderDown: It failed again and again.
         """
@@ -88,11 +93,12 @@ class Provider:
         try:
             async with client, asyncio.timeout(self._timeout):
                 if capabilities.format is Format.RESPONSES:
-                    return read_response(await client.responses.create(model=self.model, **responses_request(ask)))
+                    body = await client.responses.create(model=self.model, **responses_request(ask))
+                    return _read(read_response, body)
                 request = chat_request(ask, capabilities)
-                return read_chat(await client.chat.completions.create(model=self.model, **request))
+                return _read(read_chat, await client.chat.completions.create(model=self.model, **request))
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise SurefootError(f"{self._where}: the key was refused ({_short(error)})") from None
+            raise KeyRefused(f"{self._where}: the key was refused ({_short(error)})") from None
         except (openai.NotFoundError, openai.BadRequestError, openai.UnprocessableEntityError) as error:
             raise Unsupported(f"{self._where}: {_short(error)}") from None
         except openai.APIStatusError as error:
@@ -147,6 +153,14 @@ class _Passing(Exception):
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
         self.pause = pause
+
+
+def _read(read: Callable[[Any], Answer], body: Any) -> Answer:
+    """The answer in a body, which the client does not check: fields may be of any type, or missing."""
+    try:
+        return read(body)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise _Passing(f"the answer has not the form of one ({error})") from None
 
 
 def api_key(variable: str, base_url: str | None) -> str:

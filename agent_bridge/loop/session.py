@@ -38,7 +38,7 @@ class Standing:
     last: dict[str, Any] = field(default_factory=dict)
     """Result of the last settled turn."""
     failures: int = 0
-    """Turns without a usable answer, since the last usable one."""
+    """Turns without a usable answer, since the last usable one or the start of the loop."""
     promote: int | None = None
     """An accepted trial whose promotion was not asked for yet."""
     simplify: bool = False
@@ -46,6 +46,8 @@ class Standing:
     stopped: bool = False
     """The model said that nothing more is worth trying."""
     capabilities: dict[str, Any] | None = None
+    asked: tuple[str | None, str | None] = (None, None)
+    """Model and endpoint; what another one can do, or said of stopping, is not theirs."""
 
 
 class Session:
@@ -94,6 +96,11 @@ class Session:
 
 def _apply(s: Standing, row: dict[str, Any]) -> None:
     match row["event"]:
+        case "begin":
+            asked = row.get("model"), row.get("base_url")
+            if asked != s.asked:
+                s.asked, s.capabilities, s.stopped = asked, None, False
+            s.failures = 0
         case "capabilities":
             s.capabilities = row["capabilities"]
         case "asked":

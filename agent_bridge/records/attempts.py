@@ -14,13 +14,20 @@ from agent_bridge.records.trial import Row, Trial
 from runtime import journal
 from runtime.errors import SurefootError
 
+ENDED = "ZX"
+"""States of a process that is over but for its entry."""
+
 
 def process_start(pid: int) -> str:
-    """When a process began, in clock ticks since boot; empty if there is none. A number alone may be used again."""
+    """When a process began, in clock ticks since boot; empty if there is none. A number alone may be used again.
+
+    One that has ended is none, even while nobody has waited for it.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if state in ENDED else rest[18]
 
 
 class Attempt:
@@ -53,19 +60,27 @@ class Attempt:
 
 
 def settle(store: Path) -> list[Row]:
-    """Writes the rows of attempts whose process was killed; returns them."""
+    """Writes the rows of attempts whose process was killed, each once; returns them."""
+    folder, rows = store / "attempts", list[Row]()
+    if not any(folder.glob("*.json")):
+        return rows
+    with journal.exclusive(store / "attempts.lock"):
+        for path in sorted(folder.glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                rows += _settle(Ledger(store / "trials.jsonl"), path)
+    return rows
+
+
+def _settle(ledger: Ledger, path: Path) -> list[Row]:
+    """The row of one attempt; none while its process lives, or if it has one already."""
+    document = json.loads(path.read_bytes())
+    if process_start(document.pop("pid")) == document.pop("started"):
+        return []
     rows = []
-    for path in sorted((store / "attempts").glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            document = json.loads(path.read_bytes())
-            if process_start(document.pop("pid")) == document.pop("started"):
-                continue
-            ledger = Ledger(store / "trials.jsonl")
-            done = any(row.trial.attempt == document["attempt"] for row in ledger.rows())
-            if not done:
-                where = document.pop("error") or "at its start"
-                rows.append(ledger.append(Trial(**document, error=f"killed {where}")))
-            path.unlink(missing_ok=True)
+    if not any(row.trial.attempt == document["attempt"] for row in ledger.rows()):
+        where = document.pop("error") or "at its start"
+        rows.append(ledger.append(Trial(**document, error=f"killed {where}")))
+    path.unlink(missing_ok=True)
     return rows
 
 

@@ -6,6 +6,7 @@ row, the state of the plant a few seconds before the end), and `video.mp4` where
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -20,6 +21,8 @@ import numpy as np
 
 from agent_bridge.gate.conditions import Condition, DisturbedPlant
 from agent_bridge.gate.workers import Episode, GuestSpec, OwnSeed, rules_for
+from agent_bridge.records.attempts import Attempt
+from agent_bridge.records.trial import Trial
 from controllers.stack import Stack
 from runtime.episode import EpisodeResult, run_episode
 from runtime.errors import SurefootError, nearest
@@ -47,10 +50,10 @@ class Kept:
 
 
 def keep(store: Path, spec: GuestSpec, episode: Episode, slot: str, reason: str, video: bool = True) -> Path:
-    """Runs an episode again and keeps it as a failure; returns its folder."""
-    kept = _run(spec, episode)
+    """Runs an episode again, as a row of its own in the ledger, and keeps it as a failure; returns its folder."""
     identity = json.dumps([[s, v.hash] for s, v in spec.versions] + [asdict(episode)])
     folder = store / "failures" / hashlib.sha256(identity.encode()).hexdigest()[:12]
+    kept = _counted(store, spec, episode, slot, f"failure {folder.name} kept", folder)
     stack = spec.base()
     first = max(0, len(kept.rows) - round(LAST / stack.period))
     buffer = io.BytesIO()
@@ -87,11 +90,29 @@ def _write_tape(stack: Stack, rows: np.ndarray, path: Path) -> None:
     scratch.replace(path)
 
 
-def _run(spec: GuestSpec, episode: Episode) -> Kept:
+def _counted(store: Path, spec: GuestSpec, episode: Episode, slot: str, name: str, folder: Path) -> Kept:
+    """Runs an episode; its steps, however it ends, are a row of the ledger, without a score that could be a best."""
+    result = EpisodeResult(episode.seed)
+    about = Trial(
+        name, "evaluation", spec.base().robot.environment, slot=slot, candidate=dict(spec.versions)[slot].hash,
+        versions={"stack": spec.stack}, artefacts=(str(folder),),
+    )  # fmt: skip
+    attempt = Attempt(store, about)
+    try:
+        return _run(spec, episode, result)
+    except BaseException as error:
+        result.error = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        steps = {"environment_steps": result.steps, "planner_steps": result.control_steps}
+        attempt.finish(dataclasses.replace(about, **steps, error=result.error or ""))
+
+
+def _run(spec: GuestSpec, episode: Episode, result: EpisodeResult) -> Kept:
     stack = spec.base()
     plant = DisturbedPlant(stack.robot, stack.timestep, stack.frame_skip, episode.condition)
     monitor = Monitor(rules_for(stack) if episode.ruled else stack_rules(stack))
-    result, rows, snapshots = EpisodeResult(episode.seed), list[np.ndarray](), [_snapshot(plant, episode.seed)]
+    rows, snapshots = list[np.ndarray](), [_snapshot(plant, episode.seed)]
 
     def record(row: np.ndarray) -> None:
         rows.append(row.copy())
@@ -188,11 +209,14 @@ class Replayed:
 
 
 def replay(store: Path, name: str, versions: dict[str, Version] | None = None) -> Replayed:
-    """Runs a kept failure again, and compares every state and command; with other versions, only tells how it went."""
+    """Runs a kept failure again, and compares every state and command; with other versions, only tells how it went.
+
+    The ledger has a row for it.
+    """
     bundle = find(store, name)
     spec, episode = spec_of(bundle, store, versions)
     rows = trace_of(bundle, spec.base())
-    again = _run(spec, episode)
+    again = _counted(store, spec, episode, bundle.document["slot"], f"failure {bundle.folder.name} replayed", bundle.folder)
     differing = None
     if not versions:
         ticks = min(len(rows), len(again.rows))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.episode import FALLEN_TICKS
+from runtime.falls import FALL_TILT, fall_ticks
 from runtime.errors import SurefootError, nearest
 from runtime.records import Robot, flatten, lookup
 from runtime.tape import TERMS
@@ -71,7 +71,10 @@ def fall_tick(robot: Robot, rows: np.ndarray) -> int | None:
         return int(ended[0])
     if robot.layout["free"]:
         return None
-    over = lookup(rows["signals"], "torso.tilt").reshape(-1) > math.pi / 2
-    lying = np.convolve(over, np.ones(FALLEN_TICKS), "valid") >= FALLEN_TICKS if over.size >= FALLEN_TICKS else over[:0]
+    if not len(rows):
+        return None
+    needed = fall_ticks(float(rows["signals"]["period"][0]))
+    over = lookup(rows["signals"], "torso.tilt").reshape(-1) > FALL_TILT
+    lying = np.convolve(over, np.ones(needed), "valid") >= needed if over.size >= needed else over[:0]
     first = np.flatnonzero(lying)
     return int(first[0]) if first.size else None

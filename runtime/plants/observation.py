@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import mujoco
@@ -40,6 +41,40 @@ def split_observation(robot: Robot, observation: np.ndarray) -> tuple[np.ndarray
     return qpos, values[nq - hidden : needed].copy()
 
 
+def check_joints(robot: Robot, model: mujoco.MjModel, whose: str) -> None:
+    """Refuse a model whose joints or actuators are not the robot's; masses, gears and the rest may differ.
+
+    Args:
+        robot: Whose joints are expected.
+        model: The model to check.
+        whose: What errors call it, such as "the planner's model".
+
+    Raises:
+        SurefootError: another name, type or address of a joint, or an actuator that moves another one.
+    """
+    sizes = [(m.nq, m.nv, m.nu) for m in (model, robot.model)]
+    if sizes[0] != sizes[1]:
+        raise SurefootError(f"{whose} has nq, nv, nu = {sizes[0]}; the robot {robot.name!r} has {sizes[1]}")
+    for found, expected in zip_longest(_moving_parts(model), _moving_parts(robot.model), fillvalue="nothing more"):
+        if found != expected:
+            raise SurefootError(f"{whose} has {found}; the robot {robot.name!r} has {expected}")
+
+
+def _moving_parts(model: mujoco.MjModel) -> list[str]:
+    """Joints, where they stand in qpos and qvel, and what the actuators move, in the model's order."""
+    joints = [
+        f"{mujoco.mjtJoint(int(model.jnt_type[i])).name.removeprefix('mjJNT_').lower()} joint {model.joint(i).name!r} "
+        f"at qpos {model.jnt_qposadr[i]}, qvel {model.jnt_dofadr[i]}"
+        for i in range(model.njnt)
+    ]
+    moved = [mujoco.mjtTrn(int(kind)) for kind in model.actuator_trntype]
+    targets = [
+        f"joint {model.joint(int(target)).name!r}" if kind == mujoco.mjtTrn.mjTRN_JOINT else f"{kind.name} {target}"
+        for kind, target in zip(moved, model.actuator_trnid[:, 0], strict=True)
+    ]
+    return joints + [f"actuator {i} on {target}" for i, target in enumerate(targets)]
+
+
 class Estimator:
     """Signals where the robot's own sensors are out of reach: a model of it, put into the observed state."""
 
@@ -55,9 +90,7 @@ class Estimator:
         """
         self._layout = robot.layout[()]
         self._model = robot.model if model is None else model
-        sizes = [(m.nq, m.nv, m.nu) for m in (self._model, robot.model)]
-        if sizes[0] != sizes[1]:
-            raise SurefootError(f"the model has nq, nv, nu = {sizes[0]}; the robot {robot.name!r} has {sizes[1]}")
+        check_joints(robot, self._model, "the model")
         self._data = mujoco.MjData(self._model)
 
     def sense(self, qpos: np.ndarray, qvel: np.ndarray, control: np.ndarray, out: Any) -> None:

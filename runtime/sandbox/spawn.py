@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+from runtime.errors import SurefootError
 from runtime.realtime import SINGLE_THREADED
 from runtime.sandbox.limits import Limits
 from runtime.sandbox.lockdown import available_level, check_level
@@ -36,7 +37,7 @@ def spawn(
         environment: What the trusted code at its start needs to find its own files.
 
     Raises:
-        SurefootError: The machine offers less than `limits.required`.
+        SurefootError: The machine offers less than `limits.required`, or does not start a process.
     """
     check_level(available_level(), limits)
     return Child([*argv, limits.to_json()], pass_fds, deadline, environment or {})
@@ -54,39 +55,31 @@ class Child:
         """None while it runs; minus the signal's number if a signal ended it."""
         self.overdue = False
         """Whether the deadline killed it."""
-        self._output = os.memfd_create("guest-output")
+        self._output = -1
         self._printed = b""
         self._lock = threading.Lock()
         self._started, self._ended = threading.Event(), threading.Event()
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         # The child dies with the thread that started it (PR_SET_PDEATHSIG): a thread of its own, which waits for it.
         arguments = (argv, pass_fds, deadline, {**environment, **SINGLE_THREADED})
-        threading.Thread(target=self._watch, args=arguments, daemon=True, name="watch-guest").start()
+        try:
+            threading.Thread(target=self._watch, args=arguments, daemon=True, name="watch-guest").start()
+        except RuntimeError as error:
+            raise SurefootError(f"{argv[0]}: cannot be started: {error}") from error
         self._started.wait()
         if self._error is not None:
-            raise self._error
+            raise SurefootError(f"{argv[0]}: cannot be started: {self._error}") from self._error
 
     def _watch(
         self, argv: Sequence[str], pass_fds: Sequence[int], deadline: float | None, environment: Mapping[str, str]
     ) -> None:
         try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=self._output,
-                pass_fds=pass_fds,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as error:
+            process, watched = self._start(argv, pass_fds, environment)
+        except Exception as error:  # whatever it is: the thread that waits raises it
             self._error = error
-            os.close(self._output)
-            self._started.set()
             return
-        self.pid = process.pid
-        watched = os.pidfd_open(process.pid)
-        self._started.set()
+        finally:
+            self._started.set()
         poll = select.poll()
         poll.register(watched, select.POLLIN)
         if not poll.poll(None if deadline is None else deadline * 1e3):
@@ -99,6 +92,29 @@ class Child:
             os.close(self._output)
         os.close(watched)
         self._ended.set()
+
+    def _start(
+        self, argv: Sequence[str], pass_fds: Sequence[int], environment: Mapping[str, str]
+    ) -> tuple[subprocess.Popen[bytes], int]:
+        """Returns the process and its descriptor, or leaves nothing behind."""
+        with contextlib.ExitStack() as undo:
+            output = os.memfd_create("guest-output")
+            undo.callback(os.close, output)
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=pass_fds,
+                env=environment,
+                start_new_session=True,
+            )
+            undo.callback(process.wait)
+            undo.callback(process.kill)
+            watched = os.pidfd_open(process.pid)
+            undo.pop_all()
+        self._output, self.pid = output, process.pid
+        return process, watched
 
     def _tail(self) -> bytes:
         size = os.fstat(self._output).st_size

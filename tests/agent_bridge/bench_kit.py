@@ -12,8 +12,10 @@ from agent_bridge.policy import Budget, Commit, Policy, Promotion
 from agent_bridge.records.ledger import Ledger
 from agent_bridge.records.trial import Trial
 from agent_bridge.workbench import Workbench
+from runtime.verdicts import Verdict, default_gate, gate_hash, write_verdict
+from runtime.versions import VersionStore
 
-STACK = "half_cheetah-rhythm"
+STACK, ROBOT = "half_cheetah-rhythm", "half_cheetah"
 POLICY = Policy(Budget(5, 100_000, 3600.0), 2, 10_000, 4, {"default": Promotion.AUTOMATIC}, {"default": Commit.NOW})
 Gate = Callable[[dict[str, Any]], dict[str, Any]]
 """From a job's request to its verdict: verdict, stage, reasons."""
@@ -28,7 +30,7 @@ def reject(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def judge(store: Path, gate: Gate) -> Callable[[Path], "subprocess.Popen[bytes]"]:
-    """A job's process that is over before it begins: writes the row and the result that the real one would."""
+    """A job's process that is over before it begins: writes the row, the verdict and the result that the real one would."""
 
     def spawn(folder: Path) -> "subprocess.Popen[bytes]":
         request = json.loads((folder / REQUEST).read_bytes())
@@ -41,6 +43,11 @@ def judge(store: Path, gate: Gate) -> Callable[[Path], "subprocess.Popen[bytes]"
             tokens=request.get("tokens", "unavailable"),
         )  # fmt: skip
         row = Ledger(store / "trials.jsonl").append(trial)
+        write_verdict(
+            VersionStore(store / "versions"), request["variants"][0],
+            Verdict(said["verdict"], said["stage"], tuple(said["reasons"]), request["slot"], ROBOT, request["stack"],
+                    request["bases"], ROBOT, gate_hash(default_gate(ROBOT)), row.index),
+        )  # fmt: skip
         finish(folder, {"state": "done", **said, "trial": row.index, "env_steps": 100, "planner_steps": 0,
                         "dev_mean": 1000.0 + row.index})  # fmt: skip
         return subprocess.Popen(["true"])

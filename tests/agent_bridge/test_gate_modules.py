@@ -1,12 +1,14 @@
 """The battery in tests/gate_modules: each module is stopped by the stage meant for it, with a reason that names why."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent_bridge.gate import workers as gate_workers
-from agent_bridge.gate.exact import same_actions
+from agent_bridge.gate.conditions import NOMINAL, Condition
+from agent_bridge.gate.exact import COMPARED, first_difference, same_actions
 from agent_bridge.gate.gate import RUN, GateResult
 from agent_bridge.gate.gatefile import STAGES, load_gate
 from agent_bridge.gate.stage import StageResult, Subject
@@ -90,9 +92,47 @@ def test_a_refactoring_passes(store, stage):
     assert run(subject(store, source, "refactor"), stage).verdict == "pass"
 
 
-def test_a_refactoring_walks_in_its_parents_footsteps(store):
+@pytest.mark.parametrize("stage", COMPARED)
+def test_a_refactoring_walks_in_its_parents_footsteps(store, stage):
     source = SHIPPED.read_text().replace("wave", "swing")
-    assert same_actions(subject(store, source, "refactor")).verdict == "pass"
+    assert same_actions(subject(store, source, "refactor"), stage).verdict == "pass"
+
+
+REFLEX = """\
+    if x.torso.vx < s.speed - 2.6:
+        s.hit = 1.0
+    s.speed = x.torso.vx
+"""
+MEMORY = """
+    speed: float = state(0.0, unit="m/s", doc="Forward speed of the tick before.")
+    hit: float = state(0.0, unit="1", doc="1 once something pushed.")
+"""
+
+
+def with_reflex(source):
+    """The gait with a reflex that nothing triggers but a push: it crouches from then on."""
+    crouching = source.replace("[leg, segment] = centre", "[leg, segment] = centre - 0.2 * s.hit")
+    return crouching.replace("\n\n\ndef update", f"{MEMORY}\n\ndef update").replace("    for _ in", f"{REFLEX}    for _ in")
+
+
+def test_a_simplification_that_drops_a_reflex_is_rejected(store):
+    """Where nothing pushes, the reflex changes no bit; its parent is what has it."""
+    one = subject(store, SHIPPED.read_text(), "simplify")
+    hard = Condition("push", push=3.0)
+    one.gate = replace(one.gate, safety=replace(one.gate.safety, faults=(NOMINAL, hard)))
+    one.bases["limb"] = descend(with_reflex(SHIPPED.read_text()), one.bases["limb"])
+    assert [run(one, stage).reasons for stage in ("static", "smoke", "golden")] == [[], [], []]
+    assert same_actions(one, "score").reasons == []
+    found = same_actions(one, "safety")
+    assert found.verdict == "reject"
+    assert "not the same actions: under push it commands something else in tick" in found.reasons[0]
+    assert one.evaluator.worst[1].condition.name == "push"
+
+
+def test_the_first_tick_that_differs_is_told():
+    assert first_difference(b"", b"") is None
+    assert first_difference(b"a" * 24, b"a" * 16 + b"b" * 8) == 2
+    assert first_difference(b"a" * 24, b"a" * 8) == 1
 
 
 def test_a_version_that_changes_nothing_is_unchanged(store):

@@ -1,6 +1,7 @@
 """The loop against scripted turns of a real endpoint: what it does with good proposals, bad days, kills and limits."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from agent_bridge.job import bury
+from agent_bridge.jobs import Jobs
 from agent_bridge.loop import improve
 from agent_bridge.loop.folding import MOST_LESSONS
 from agent_bridge.loop.improve import Loop, Prices, dry_run
@@ -135,6 +138,62 @@ def test_a_provider_that_fails_costs_a_turn_and_the_loop_goes_on(rig: Rig):
     outcome = rig.loop(error(500, "boom"), raw(b"{"), proposal(rig.base), trials=2).run()
     assert (outcome["trials"], outcome["accepted"]) == (2, 1)
     assert "2 tries" in rig.rows()[0].trial.error
+
+
+@pytest.mark.parametrize("status", [400, 402, 404, 413, 422])
+def test_a_request_that_is_refused_in_mid_session_costs_a_turn_with_its_row(rig: Rig, status: int):
+    outcome = rig.loop(error(status, "not today"), proposal(rig.base), trials=2).run()
+    assert (outcome["trials"], outcome["accepted"]) == (2, 1)
+    assert "not today" in rig.rows()[0].trial.error
+
+
+def test_a_key_that_is_refused_ends_the_loop_at_once(rig: Rig):
+    with pytest.raises(SurefootError, match="the key was refused"):
+        rig.loop(error(401, "revoked"), proposal(rig.base), trials=2).run()
+    assert rig.rows() == []
+
+
+def test_a_robot_that_is_gone_in_the_middle_of_a_turn_costs_that_turn(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    loop = rig.loop(proposal(rig.base), trials=2)
+    shown, status = [SurefootError("runs/robot: the run has ended")], loop.bench.slots
+
+    def slots() -> Any:
+        if shown:
+            raise shown.pop()
+        return status()
+
+    monkeypatch.setattr(loop.bench, "slots", slots)
+    assert (loop.run()["accepted"], rig.rows()[0].trial.error) == (1, "runs/robot: the run has ended")
+
+
+def test_a_session_that_was_given_up_asks_again_when_it_is_started_again(rig: Rig):
+    assert "3 turns in a row" in rig.loop(*[error(500, "boom")] * 6, trials=9).run()["reason"]
+    outcome = rig.loop(proposal(rig.base), trials=4).run()
+    assert (outcome["trials"], outcome["accepted"]) == (4, 1)
+
+
+def test_another_model_is_asked_what_it_can_do_and_decides_for_itself_when_to_stop(rig: Rig):
+    rig.loop(STOP, trials=1).run()
+    loop = rig.loop(proposal(rig.base), trials=1)
+    loop.provider.model = "large"
+    rig.endpoint.paths = ("/v1/chat/completions",)
+    assert loop.run()["accepted"] == 1
+    assert rig.endpoint.requests[-1]["path"] == "/v1/chat/completions"
+
+
+def test_what_the_model_would_try_next_goes_to_the_gate_with_the_proposal(rig: Rig):
+    loop = rig.loop(proposal(rig.base, next_hypothesis="a wider stance"), trials=1)
+    loop.run()
+    assert [job.request["next_hypothesis"] for job in loop.bench.jobs.all()] == ["a wider stance"]
+
+
+def test_a_job_that_outlasts_the_wall_time_is_ended_and_settled(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(improve, "LONGEST_WAIT", 0.1)
+    loop = rig.loop(proposal(rig.base), trials=1, wall_time=1.0)
+    loop.bench.jobs = Jobs(rig.store, bury, lambda folder: subprocess.Popen(["sleep", "60"], start_new_session=True))
+    outcome = loop.run()
+    assert (outcome["trials"], [job.state for job in loop.bench.jobs.all()]) == (1, ["cancelled"])
+    assert [row.trial.error for row in rig.rows()] == ["cancelled"]
 
 
 def test_tool_calls_are_answered_and_a_loop_of_them_is_ended(rig: Rig):

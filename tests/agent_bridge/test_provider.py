@@ -79,6 +79,31 @@ def test_a_body_that_is_cut_off_or_no_json_is_asked_for_again() -> None:
         assert provider(endpoint).ask(ASK, RESPONSES).text == "hi"
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "body"),
+    [
+        (CHAT, b'{"choices": [{"message": {"role": "assistant", "content": [{"type": "text", "text": "{}"}]}}]}'),
+        (CHAT, b'{"choices": {"message": "hi"}}'),
+        (CHAT, b'{"choices": [{"message": {"role": "assistant", "tool_calls": 7}}]}'),
+        (RESPONSES, b'{"output": [{"type": "message", "content": [{"type": "output_text", "text": 5}]}]}'),
+        (RESPONSES, b'{"output": 5}'),
+    ],
+)
+def test_a_body_of_another_form_is_asked_for_again(capabilities: Capabilities, body: bytes) -> None:
+    with serving(Endpoint(script=[raw(body), "hi"])) as endpoint:
+        assert provider(endpoint).ask(ASK, capabilities).text == "hi"
+
+
+@pytest.mark.parametrize("capabilities", [RESPONSES, CHAT])
+@pytest.mark.parametrize("body", [b"[]", b"null", b'"hi"', b"5", b"{}"])
+def test_a_body_that_is_no_answer_at_all_is_a_problem_and_no_crash(capabilities: Capabilities, body: bytes) -> None:
+    with serving(Endpoint(script=[raw(body)] * 3)) as endpoint:
+        try:
+            assert provider(endpoint).ask(ASK, capabilities).problem
+        except ProviderDown as down:
+            assert "3 tries" in str(down)
+
+
 def test_a_stream_that_drips_ends_at_the_deadline() -> None:
     with (
         serving(Endpoint(script=["hi"] * 3, drip=0.05)) as endpoint,

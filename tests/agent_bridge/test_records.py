@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -131,6 +132,14 @@ def test_a_killed_evaluation_gets_its_row_once(store, monkeypatch):
     )
     assert settle(store) == []
     assert len(ledger_of(store).rows()) == 1
+
+
+def test_a_killed_evaluation_gets_one_row_however_many_look_at_once(store, monkeypatch):
+    Attempt(store, Trial("gate", "gate", "Ant-v5", environment_steps=70))
+    monkeypatch.setattr(attempts, "process_start", lambda pid: "")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(settle, [store] * 8))
+    assert sum(map(len, found)) == len(ledger_of(store).rows()) == 1
 
 
 def test_an_evaluation_killed_behind_its_row_is_not_counted_twice(store, monkeypatch):

@@ -14,7 +14,8 @@ import pytest
 from agent_bridge.job import bury
 from agent_bridge.jobs import Jobs, State, finish
 from agent_bridge.policy import Policy, Promotion, load_policy
-from agent_bridge.promotion import approve_trial
+from agent_bridge.promotion import approve_trial, promote
+from agent_bridge.records.attempts import process_start, settle
 from agent_bridge.records.ledger import Ledger
 from agent_bridge.standing import base_versions
 from agent_bridge.tools import call
@@ -122,6 +123,40 @@ def test_of_two_agents_with_one_base_the_second_is_told_to_start_again(store: Pa
         two.cancel(one.jobs.ids()[0])
 
 
+def test_two_that_were_gated_in_different_slots_against_one_base_are_not_adopted_together(store: Path):
+    bench = workbench(store)
+    joint = bench._bases()["joint"]
+    limb = submit(bench)
+    other = int(bench.wait(bench.submit("joint", joint.hash, "h", params={"kp": 6.0})["job"])["trial"])
+    bench.request_promotion(limb)
+    with pytest.raises(SurefootError, match="joint: version .* was judged against limb .*; gate it against that"):
+        bench.request_promotion(other)
+    assert bench._bases()["joint"].hash == joint.hash
+
+
+def test_a_row_that_says_accept_without_a_verdict_of_the_gate_in_force_is_not_adopted(store: Path):
+    bench = workbench(store)
+    trial = submit(bench)
+    (file,) = store.glob("versions/*/verdicts/*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"gate_hash": "f" * 64}))
+    with pytest.raises(SurefootError, match="was judged by another gate"):
+        bench.request_promotion(trial)
+    file.unlink()
+    with pytest.raises(SurefootError, match="has no verdict for this slot"):
+        bench.request_promotion(trial)
+
+
+def test_a_trial_of_another_stack_or_of_a_slot_that_is_not_there_is_not_promoted(store: Path):
+    bench = workbench(store)
+    submit(bench)
+    (row,) = Ledger(store / "trials.jsonl").rows()
+    with pytest.raises(SurefootError, match=f"trial 1: belongs to {STACK}, not to half_cheetah$"):
+        promote(store, load_stack("half_cheetah"), None, 1, POLICY)
+    Ledger(store / "trials.jsonl").append(replace(row.trial, slot="limbs"))
+    with pytest.raises(SurefootError, match="has no slot 'limbs'; did you mean 'limb'"):
+        bench.request_promotion(2)
+
+
 @pytest.mark.parametrize(
     ("gate", "number", "problem"), [(reject, 1, "the gate said reject"), (accept, 9, "no trial 9")]
 )
@@ -207,6 +242,55 @@ def test_a_cancelled_job_ends_with_all_that_it_started_and_has_its_row(store: Pa
     assert bench.cancel(name)["state"] == "cancelled"
     assert bench.cancel(name)["state"] == "cancelled"
     assert len(Ledger(store / "trials.jsonl").rows()) == 1
+
+
+def note(store: Path, name: str, **spent: int) -> None:
+    """The attempt that a job's process would have written down."""
+    process = json.loads((store / "jobs" / name / "process.json").read_text())
+    document = {"pid": process["pid"], "started": process["born"], "name": "limb", "kind": "gate", "slot": "limb",
+                "environment": "HalfCheetah-v5", "error": "in stage score", "attempt": f"1-{process['pid']}"} | spent  # fmt: skip
+    (store / "attempts").mkdir()
+    (store / "attempts" / "1.json").write_text(json.dumps(document))
+
+
+def test_what_a_cancelled_gate_has_spent_is_in_its_one_row_and_stays_counted(store: Path):
+    bench = workbench(store)
+    bench.jobs = Jobs(store, bury, lambda folder: subprocess.Popen(["sleep", "60"], start_new_session=True))
+    name = bench.jobs.start(request(bench))
+    note(store, name, environment_steps=700, planner_steps=9)
+    told = bench.cancel(name)
+    assert (told["state"], told["env_steps"], told["planner_steps"]) == ("cancelled", 700, 9)
+    settle(store)
+    (row,) = Ledger(store / "trials.jsonl").rows()
+    assert (row.index, row.trial.error) == (told["trial"], "killed in stage score")
+    assert bench.budget()["spent"]["environment_steps"] == 700
+
+
+def test_a_killed_process_that_nobody_waits_for_is_gone():
+    child = subprocess.Popen(["sleep", "60"])
+    assert process_start(child.pid)
+    child.kill()
+    while Path(f"/proc/{child.pid}/stat").read_text().split()[2] != "Z":
+        time.sleep(0.01)
+    assert process_start(child.pid) == ""
+    child.wait()
+
+
+def test_a_probe_that_runs_has_spent_what_it_asked_for(store: Path):
+    bench = workbench(store)
+    bench.jobs = Jobs(store, bury, lambda folder: subprocess.Popen(["sleep", "60"], start_new_session=True))
+    job = bench.probe("limb", active(bench), variants=[{}, {"stance_frequency": 4.2}], seeds=3, ticks=100, wait=0)["job"]
+    assert bench.budget()["spent"]["environment_steps"] == 600
+    assert bench.cancel(job)["env_steps"] == 0
+    assert bench.budget()["spent"]["environment_steps"] == 0
+
+
+def test_a_job_that_the_disk_refuses_is_refused_in_words(store: Path):
+    bench = workbench(store)
+    base = active(bench)
+    (store / "jobs").write_text("in the way")
+    with pytest.raises(SurefootError, match="jobs/.lock: cannot be written: "):
+        bench.submit("limb", base, "h", params={"stance_frequency": 4.2})
 
 
 def test_a_wait_comes_back_in_time_and_tells_the_stage(store: Path):

@@ -3,7 +3,8 @@
 import pytest
 
 from bench import hazards, stop
-from bench.guarded import GuardedRun, no_fault, prepare
+from bench.guarded import GuardedEpisode, GuardedRun, no_fault, prepare
+from bench.hazards import announced
 from bench.nominal import untouched
 
 
@@ -62,3 +63,18 @@ def test_a_stop_that_fails_is_no_stop() -> None:
     run.monitor.tape.config["hold_kd"] = 0.1  # shakes the legs at 20 Hz: what this test was written after
     figures = stop.measure(run, "half_cheetah-rhythm", range(30, 31), phases=1)
     assert figures["stopped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("tilt", "tripped", "lead"),
+    [
+        ([0.1, 1.1, 1.2, 1.3, 1.7, 1.8], [0, 1, 1, 1, 1, 1], 3),
+        ([0.1, 1.1, 0.2, 1.3, 1.7, 1.8], [0, 1, 0, 1, 1, 1], 1),  # the first trip was released
+        ([0.1, 1.6, 0.2, 1.3, 1.7, 1.8], [0, 1, 1, 1, 1, 1], 3),  # and so was the first tilt
+        ([0.1, 0.2, 0.2, 0.3, 1.7, 1.8], [0, 0, 0, 0, 1, 1], 0),
+        ([0.1, 0.2, 0.2, 0.3, 1.7, 1.8], [0, 0, 0, 0, 0, 1], -1),
+    ],
+)
+def test_a_fall_is_announced_by_the_trip_that_was_in_force(tilt: list[float], tripped: list[int], lead: int) -> None:
+    episode = GuardedEpisode(0, tilt=tilt, rules=[["R-03"] if t else [] for t in tripped])
+    assert announced(episode) == lead

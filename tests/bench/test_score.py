@@ -2,17 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
 import pytest
+import typer
 
 from bench import score
 from bench.disturbed import DISTURBANCES, Disturbance, DisturbedPlant, changed_model
-from bench.score import disturbed_cases, main, requests, verdicts
+from bench.score import disturbed_cases, main, requests, run_disturbed, verdicts
 from controllers.stack import load_stack
 from runtime.episode import EpisodeResult
 from runtime.errors import SurefootError
+from runtime.guest import Guest
 from runtime.plants.native import NativePlant
 from runtime.records import Robot, load_robot
 from runtime.run import Request, Summary
@@ -46,12 +49,47 @@ def test_one_mode_alone() -> None:
     ]
 
 
-@pytest.mark.parametrize(("falls", "said"), [(0, "met"), (1, "missed")])
-def test_a_missed_target_is_called_missed(falls: int, said: str) -> None:
-    row = {"stack": "ant", "realtime": True, "latency": "one_tick", "mean": 6000.0, "falls": falls}
-    mean, fell = verdicts([row, row | {"realtime": False}])
-    assert mean.endswith("missed")
-    assert fell.endswith(said)
+ROW: dict[str, Any] = {
+    "stack": "ant", "realtime": True, "latency": "one_tick", "episodes": 2, "returns": [6150.0, 6160.0], "mean": 6155.0,
+    "min": 6150.0, "upright": 1.0, "falls": 0, "steps": 2000, "guard_missed": 0, "guest_missed": 2,
+    "decision_ms": {"p99.9": 45.0},
+}  # fmt: skip
+
+
+def test_all_targets_and_conditions_can_be_met() -> None:
+    said = verdicts([ROW, ROW | {"realtime": False}, ROW | {"latency": "none", "mean": 6345.0}])
+    assert [line.rsplit(": ", 1)[1] for line in said] == 6 * ["met"]
+    assert "ant: mean 6155, must be >= 6146: met" in said
+    assert "ant: mean / mean without latency 0.9701, must be >= 0.97: met" in said
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"mean": 6000.0}, "ant: mean 6000, must be >= 6146: missed"),
+    ({"falls": 1}, "ant: falls 1, must be <= 0: missed"),
+    ({"guard_missed": 1}, "ant: guard misses 1, must be <= 0: missed"),
+    ({"guest_missed": 3}, "ant: guest misses [%] 0.15, must be <= 0.1: missed"),
+    ({"decision_ms": {"p99.9": 50.0}}, "ant: decision p99.9 [ms] 50, must be <= 45: missed"),
+    ({"decision_ms": {"p99.9": None}}, "ant: decision p99.9 [ms] not measured, must be <= 45: missed"),
+])  # fmt: skip
+def test_a_missed_target_or_condition_is_called_missed(changes: dict[str, Any], said: str) -> None:
+    lines = verdicts([ROW | changes])
+    assert len(lines) == 5  # latency cost nothing that was measured
+    assert [line for line in lines if line.endswith("missed")] == [said]
+
+
+@pytest.mark.parametrize(("changes", "share"), [
+    ({"mean": 6400.0}, "0.9617"), ({"returns": [6000.0]}, "not measured"), ({"mean": None}, "not measured"),
+])  # fmt: skip
+def test_what_latency_costs_is_judged_where_both_were_run(changes: dict[str, Any], share: str) -> None:
+    line = verdicts([ROW | {"latency": "none"} | changes, ROW])[-1]
+    assert line == f"ant: mean / mean without latency {share}, must be >= 0.97: missed"
+
+
+@pytest.mark.parametrize(("returns", "mean", "said"), [([6150.0], 6150.0, "1 of 2"), ([], None, "0 of 2")])
+def test_a_configuration_that_lacks_an_episode_shows_nothing(
+    returns: list[float], mean: float | None, said: str
+) -> None:
+    assert verdicts([ROW | {"returns": returns, "mean": mean}]) == [f"ant: {said} episodes have a score: missed"]
 
 
 def test_nothing_disturbed_is_the_native_plant() -> None:
@@ -128,7 +166,7 @@ def test_the_kept_share_is_that_of_the_undisturbed_return(monkeypatch: pytest.Mo
         return Summary(Request(robot), stack, "corners", None, Path(), [EpisodeResult(1, steps=1, total=total)])
 
     monkeypatch.setattr(score, "run_disturbed", half_when_disturbed)
-    rows = score._disturbed_rows("half_cheetah", 1, 1, None, lambda message: None)
+    rows = list(score._disturbed_rows("half_cheetah", 1, 1, None, lambda message: None))
     assert [row["kept"] for row in rows[:2]] == [None, 0.5]
     assert sum(row["told"] for row in rows) == 8
 
@@ -136,3 +174,97 @@ def test_the_kept_share_is_that_of_the_undisturbed_return(monkeypatch: pytest.Mo
 def test_an_unknown_robot_is_refused() -> None:
     with pytest.raises(SurefootError, match="did you mean 'ant'"):
         main("ants")
+
+
+def summary_of(request: Request, *results: EpisodeResult, interrupted: bool = False) -> Summary:
+    stack = load_stack(request.stack)
+    return Summary(request, stack, "corners", None, Path(), list(results), interrupted=interrupted)
+
+
+def test_an_interruption_ends_the_bench_and_its_episode_has_no_score(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = []
+
+    def interrupted(guest: Guest, plant: object, result: EpisodeResult, **options: object) -> None:
+        begun.append(result.seed)
+        result.steps, result.total = 3, 10.0
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("runtime.run.run_episode", interrupted)
+    with pytest.raises(typer.Exit) as end:
+        main("half_cheetah", 2, 7, 5, realtime=False, json=True)
+    assert end.value.exit_code == 130
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (begun, row["seeds"], row["returns"], row["interrupted"]) == ([7, 8], [7, 8], [10.0], True)
+    assert row["failed"] == [{"seed": 8, "error": "interrupted after 3 of 5 ticks"}]
+
+
+def test_an_interruption_ends_the_disturbed_worlds_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score, "run_episode", interrupted)
+    with pytest.raises(typer.Exit) as end:
+        main("half_cheetah", 2, 7, 5, disturbed=True, json=True)
+    assert end.value.exit_code == 130
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["world"], row["returns"], row["seeds"]) == ("none", [], [7])
+
+
+def test_an_interruption_between_two_episodes_keeps_what_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(request: Request, say: object) -> Summary:
+        if request.latency == "one_tick":
+            raise KeyboardInterrupt
+        return summary_of(request, EpisodeResult(7, steps=1, total=5.0))
+
+    monkeypatch.setattr(score, "run", run)
+    with pytest.raises(typer.Exit) as end:
+        main("half_cheetah", 1, 7, realtime=False)
+    assert end.value.exit_code == 130
+    assert "1 of 1" in capsys.readouterr().out
+
+
+def test_episodes_without_a_score_are_shown_and_the_bench_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where none has a score, so that there is no mean to print."""
+
+    def run(request: Request, say: object) -> Summary:
+        failed = EpisodeResult(7, error="the simulation diverged in tick 3")
+        well = EpisodeResult(8, steps=9, total=4.0)
+        return summary_of(request, failed, *([well] if request.latency == "none" else []))
+
+    monkeypatch.setattr(score, "run", run)
+    with pytest.raises(typer.Exit) as end:
+        main("half_cheetah", 2, 7, realtime=True, reference=False)
+    assert end.value.exit_code == 1
+    out = capsys.readouterr().out
+    assert "1 of 2" in out
+    assert "half_cheetah, real time, one_tick, native: seed 7: the simulation diverged in tick 3" in out
+    assert "half_cheetah: 0 of 2 episodes have a score: missed" in out
+
+
+@pytest.mark.parametrize(("told", "apart"), [(True, 0.0), (False, 1e-3)])
+def test_a_stack_that_is_told_predicts_the_world_as_it_is(
+    told: bool, apart: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tick ahead, the stack that was not told expects the robot's own mass."""
+    differences = []
+
+    def look_ahead(guest: Guest, plant: DisturbedPlant, result: EpisodeResult, **options: object) -> None:
+        plant.reset(result.seed)
+        signals, sent = np.zeros(1, CHEETAH.signals), np.full(CHEETAH.shape, 0.5)
+        plant.signals(signals[0])
+        ahead = guest.predict(*plant.state(), signals, sent)
+        plant.step(sent)
+        differences.append(max(np.abs(a - b).max() for a, b in zip(ahead, plant.state(), strict=False)))
+
+    monkeypatch.setattr(score, "run_episode", look_ahead)
+    run_disturbed("half_cheetah", "mass +20 %", told, 1, 3, None, lambda message: None)
+    assert apart <= differences[0] < max(1e-6, 100 * apart)

@@ -59,7 +59,7 @@ def test_tree_ends_when_there_is_nothing_left_to_try(tree: Planner) -> None:
     assert tree.decide(snapshots(CHEETAH)[8:9], Budget(candidates=10**6)).candidates == FIRST + 2 * SECOND
 
 
-@pytest.mark.parametrize("kind", ["residual", "corners"])
+@pytest.mark.parametrize("kind", ["residual", "corners", "tree"])
 def test_what_the_time_allowed_is_what_so_many_candidates_give(kind: str) -> None:
     """However many candidates the deadline cut off, on one thread or two, the tape's number repeats the decision."""
     name, snapshot = (ANT, snapshots(ANT)[8:9]) if kind == "residual" else (CHEETAH, snapshots(CHEETAH)[8:9])
@@ -78,8 +78,35 @@ def test_what_the_time_allowed_is_what_so_many_candidates_give(kind: str) -> Non
     assert {1, 60} <= counts
 
 
-def test_the_first_batch_of_a_tree_is_simulated_however_late_it_is(tree: Planner) -> None:
-    assert tree.decide(snapshots(CHEETAH)[8:9], Budget(seconds=1e-9)).candidates == 16
+def test_of_a_tree_that_is_late_from_the_start_one_candidate_is_simulated(tree: Planner) -> None:
+    decision = tree.decide(snapshots(CHEETAH)[8:9], Budget(seconds=1e-9))
+    assert (decision.candidates, decision.control_steps) == (1, 3)
+    assert not decision.residual.any()  # the first one is the base alone
+
+
+@pytest.mark.parametrize("late_in", range(10))
+def test_a_tree_counts_what_it_finished_and_a_replay_of_so_many_decides_alike(late_in: int) -> None:
+    """The deadline passes in one call after the other: batches of the first level, the best two alone, their pairs."""
+    timed, counted = planner_of(CHEETAH, *SMALL_TREE), planner_of(CHEETAH, *SMALL_TREE)
+    simulate, calls, finished = timed.rollouts.run, [], []
+
+    def run(*arguments: Any, **options: Any) -> np.ndarray:
+        assert options["deadline"] is not None
+        calls.append(len(calls) >= late_in)
+        scores = simulate(*arguments, **{**options, "deadline": 0.0 if calls[-1] else None})
+        finished.append(len(scores) if options.get("horizon") is None else 0)
+        return scores
+
+    timed.rollouts.run = run  # type: ignore[method-assign]
+    snapshot = snapshots(CHEETAH)[8:9]
+    decision = timed.decide(snapshot, Budget(seconds=100.0))
+    assert decision.candidates == sum(finished)
+    assert sum(calls) == 1  # nothing is begun after it
+    again = counted.decide(snapshot, Budget(candidates=decision.candidates))
+    np.testing.assert_array_equal(again.residual, decision.residual)
+    assert again.candidates == decision.candidates
+    timed.close()
+    counted.close()
 
 
 def test_the_next_plan_is_the_rest_of_the_best_decayed(residual: Planner) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from controllers.stack import Stack
+from runtime import crew
 from runtime.carry import copies, describe, state_key
 from runtime.clock import SECOND, fake_clock
 from runtime.errors import SurefootError
@@ -77,8 +78,12 @@ class Recruit:
 class Crew:
     """Seats filled at once, by workers in this process."""
 
+    assign = crew.Crew.assign
+
     def __init__(self, guard: Any, stack: Stack, spec: WorkerSpec, versions: Any) -> None:
-        self.guard, self.stack, self.spec = guard, stack, spec
+        self._guard, self.stack, self.spec = guard, stack, spec
+        self.full = False
+        """Whether no process can be started."""
         self.kept = {0: versions}
         self.members: list[Any] = [None] * MAX_SEATS
         self.silent: set[int] = set()
@@ -89,22 +94,24 @@ class Crew:
         return next((s for s, m in enumerate(self.members) if m is None and s not in self.kept), None)
 
     def hire(self, seat: int, versions: Any, before: Any = None) -> Any:
+        if self.full:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
         recruit = Recruit(self.stack, versions, before, self.spec)
         self.members[seat] = SimpleNamespace(recruit=recruit, ready=1.0, process=recruit.child)
         return self.members[seat]
 
     def dismiss(self, seat: int) -> None:
-        self.guard.seats["role"][seat] = Role.EMPTY
+        self._guard.seats["role"][seat] = Role.EMPTY
         self.members[seat] = None
 
     def attend(self) -> None:
         for seat, member in enumerate(self.members):
-            if member is not None and (self.guard.seats["role"][seat] == Role.FAILED or member.process.returncode):
+            if member is not None and (self._guard.seats["role"][seat] == Role.FAILED or member.process.returncode):
                 self.dismiss(seat)
         for seat, versions in self.kept.items():
-            if self.members[seat] is None:
+            if self.members[seat] is None and not self.full:
                 self.hire(seat, versions)
-                take_seat(self.guard.seats[seat], self.members[seat].recruit.box, Role.READY)
+                take_seat(self._guard.seats[seat], self.members[seat].recruit.box, Role.READY)
                 self.silent.discard(seat)
 
     def serve(self, wait: float) -> None:
@@ -160,6 +167,8 @@ class Loop:
             end = End(close_tick(self.guard, unstable))
             self.swap.poll()
             self.crew.attend()
+            for role, member in zip(self.guard.seats["role"], self.crew.members, strict=True):
+                assert role <= Role.EMPTY or member is not None  # or the guard would use memory that is gone
             if end is not End.RUNNING:
                 self.reset()
 

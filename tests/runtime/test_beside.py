@@ -58,11 +58,12 @@ def test_a_plan_that_is_not_ready_is_dropped_as_if_it_had_never_been_begun(besid
     job: Future[Decision] = Future()  # never done
     beside._job = (0, job)
     assert tick(beside, 5) is None
-    assert (beside.residual[0], beside.plan[0, 0]) == (0, 0)
+    assert (beside.residual[0], beside.plan[0, 0], beside.since[0]) == (0, 0, 0)
     job.set_result(Decision(np.array([9.0]), 0.0, 7, 0))
     assert tick(beside, 10) is None  # too late for 5, not made for 10
     assert beside.residual[0] == 0
     assert tick(beside, 15) is not None
+    assert beside.since[0] == 15
 
 
 def test_a_plan_begun_in_a_discarded_answer_does_not_count(beside: Beside) -> None:

@@ -19,6 +19,7 @@ from runtime.plants.native import NativePlant
 from runtime.records import load_robot
 from runtime.seats import Role, take_seat
 from runtime.tape import Miss, Mode, Ring, row_dtype
+from safety.model import MODES
 from safety.rulefile import load_rules
 
 ROBOT = load_robot("half_cheetah")
@@ -222,13 +223,38 @@ def test_one_tick_latency_applies_the_answer_in_the_next_tick_without_waiting(be
     assert bench.guard.state["guest_missed"] == 1
 
 
-def test_with_one_tick_of_latency_a_decision_takes_as_long_as_the_guest_thought(bench: Bench) -> None:
+def test_with_one_tick_of_latency_a_decision_takes_from_the_request_to_when_the_guest_was_done(bench: Bench) -> None:
     bench.guard.state["one_tick"] = 1
     bench.tick()
-    bench.answer(0, 0.5, begun=100, done=350)
+    asked = int(bench.request()["time"])
+    bench.answer(0, 0.5, begun=asked + 100, done=asked + 350)
     bench.tick()
     bench.tick()
-    assert list(WAITS[:3]) == [0, 250, PERIOD]
+    bench.answer(2, 0.5, done=asked - 5 * PERIOD)  # a clock that lies is bounded
+    bench.tick()
+    assert list(WAITS[:4]) == [0, 350, PERIOD, 0]
+
+
+def test_a_skipped_tick_counts_as_a_whole_period(bench: Bench) -> None:
+    bench.good()
+    WAITS[1:4] = -1
+    bench.clock["now"] = int(bench.guard.state["due"]) + 2 * PERIOD + PERIOD // 4
+    assert bench.good()["skipped"] == 2
+    assert list(WAITS[1:3]) == [PERIOD, PERIOD]
+    assert WAITS[3] < PERIOD
+    assert bench.guard.state["upright"] == bench.guard.state["age"] == 4
+
+
+def test_the_rules_are_told_the_mode_and_the_age_of_the_plan(bench: Bench) -> None:
+    assert bench.good()["facts"]["planner_age"] == 0
+    late = bench.tick()
+    assert (late["facts"]["answered"], late["facts"]["planner_age"]) == (0, 0.001)
+    told = bench.tick(lambda: bench.answer(2, plan_age=7))["facts"]
+    assert (told["answered"], told["planner_age"], MODES[told["mode"]]) == (1, 0.007, "run")
+    assert bench.tick()["facts"]["planner_age"] == 0.008
+    bench.guard.state["stop"] = 1
+    told = bench.good()["facts"]
+    assert (told["stop_requested"], told["answered"], MODES[told["mode"]]) == (1, 1, "stop")
 
 
 def test_an_empty_seat_is_a_miss_at_once(bench: Bench) -> None:
@@ -241,7 +267,8 @@ def test_an_empty_seat_is_a_miss_at_once(bench: Bench) -> None:
 def test_a_stop_holds_until_still_and_ends(bench: Bench) -> None:
     bench.good()
     bench.guard.state["stop"] = 1
-    assert [int(bench.good()["mode"]) for _ in range(3)] == [Mode.REPEAT, Mode.REPEAT, Mode.HOLD]
+    assert [int(bench.good()["mode"]) for _ in range(3)] == [Mode.HOLD] * 3
+    assert bench.guard.state["guest_missed"] == 0
     bench.guard.state["steps"] = 10**9
     assert run_ticks(bench.guard, 8000) == End.STOPPED
 

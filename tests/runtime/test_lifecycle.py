@@ -91,6 +91,73 @@ def test_the_active_version_rolls_back_once(life, tmp_path):
         again.rollback("limb", "once more")
 
 
+def test_a_quarantined_version_is_not_gone_back_to(life):
+    promote(life, {"limb": NEW["limb"]})
+    life.quarantined.add(FIRST["limb"])
+    with pytest.raises(SurefootError, match="aaaaaaaaaaaa, which ran before, is quarantined"):
+        life.rollback("limb", "an operator says so")
+    assert life.active()["limb"] == NEW["limb"]
+
+
+def refusing(life, monkeypatch, stage):
+    """Has the journal refuse the rows of a stage."""
+    append = life.journal.append
+
+    def refuse(row):
+        if row.get("stage") == stage:
+            raise SurefootError("events.jsonl: the row is not written: No space left on device")
+        append(row)
+
+    monkeypatch.setattr(life.journal, "append", refuse)
+
+
+def test_a_promotion_that_is_not_written_down_did_not_happen(life, tmp_path, monkeypatch):
+    promote(life, NEW, until=Stage.PROBATION)
+    before = (tmp_path / "active.json").read_bytes()
+    with monkeypatch.context() as full:
+        refusing(life, full, "active")
+        with pytest.raises(SurefootError, match="No space left"):
+            life.advance(Stage.ACTIVE, NEW)
+    assert (tmp_path / "active.json").read_bytes() == before
+    assert (life.active(), life.candidates()) == (FIRST, NEW)
+    life.advance(Stage.ACTIVE, NEW)
+    assert life.active() == NEW
+
+
+def test_an_active_file_that_is_not_written_changes_nothing(life, monkeypatch):
+    promote(life, NEW, until=Stage.PROBATION)
+
+    def refuse(path, data):
+        raise SurefootError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr("runtime.lifecycle.replace", refuse)
+    with pytest.raises(SurefootError, match="No space left"):
+        life.advance(Stage.ACTIVE, NEW)
+    assert (life.active(), life.candidates()) == (FIRST, NEW)
+
+
+def test_what_was_replaced_is_retired_even_if_that_row_is_lost(life, tmp_path, monkeypatch):
+    promote(life, NEW, until=Stage.PROBATION)
+    with monkeypatch.context() as full:
+        refusing(life, full, "retired")
+        life.advance(Stage.ACTIVE, NEW)
+    again = Lifecycle(tmp_path, FIRST)
+    for each in (life, again):
+        assert each.active() == NEW
+        assert {each.stage_of(slot, version) for slot, version in FIRST.items()} == {Stage.RETIRED}
+
+
+def test_a_way_back_that_is_not_written_down_may_be_taken_again(life, tmp_path, monkeypatch):
+    promote(life, {"limb": NEW["limb"]})
+    with monkeypatch.context() as full:
+        refusing(life, full, "active")
+        with pytest.raises(SurefootError, match="No space left"):
+            life.rollback("limb", "a fall")
+    assert life.active()["limb"] == NEW["limb"]
+    assert life.rollback("limb", "a fall") == FIRST["limb"]
+    assert Lifecycle(tmp_path, FIRST).active() == FIRST
+
+
 def test_there_is_no_way_around_probation():
     into_active = {stage for stage, after in NEXT.items() if Stage.ACTIVE in after}
     assert into_active == {Stage.PROBATION}

@@ -77,6 +77,16 @@ def test_rows_saved_twice_are_read_once(tmp_path: Path) -> None:
     assert read_tape(ROBOT, tmp_path).rows.tobytes() == batch.tobytes()
 
 
+def test_another_recording_in_the_same_folder_is_never_spliced(tmp_path: Path) -> None:
+    """Its rows are counted from 0 again: they were dropped as saved twice, and the rest appended."""
+    first, second = some_rows(10), some_rows(25)[10:]
+    record(tmp_path, first)
+    record(tmp_path, second)
+    tape = read_tape(ROBOT, tmp_path)
+    assert tape.rows.tobytes() == first.tobytes()
+    assert tape.problem == "tape-001.mcap: another recording begins after row 10"
+
+
 def test_a_gap_ends_what_is_valid_and_is_described(tmp_path: Path) -> None:
     writer = TapeWriter(ROBOT, tmp_path / "tape-000.mcap")
     batch = some_rows(10)
@@ -157,6 +167,19 @@ def test_events_come_back_with_their_tick(tmp_path: Path) -> None:
     Recorder(ROBOT, tmp_path, rows, events).close()
     (event,) = read_tape(ROBOT, tmp_path).events
     assert (event["tick"], event["event"], event["seat"]) == (17, "worker_died", 1)
+
+
+@pytest.mark.parametrize("text", ['{"event": "swap_rejected", "reason": "' + "x" * 2000, "[" * 2000, "7", "\u672c" * 500])
+def test_an_event_that_cannot_be_read_does_not_stop_the_recorder(tmp_path: Path, text: str) -> None:
+    """It was never given back, so every restarted recorder died on it too."""
+    rows, events = rings()
+    events.append(event_record(5, 17, text))
+    events.append(event_record(6, 18, '{"event": "worker_died"}'))
+    rows.append(some_rows(1))
+    Recorder(ROBOT, tmp_path, rows, events).close()
+    tape = read_tape(ROBOT, tmp_path)
+    assert [(e["tick"], e["event"]) for e in tape.events] == [(17, "unreadable"), (18, "worker_died")]
+    assert (len(tape.rows), len(rows.waiting()), len(events.waiting())) == (1, 0, 0)
 
 
 def test_fallback_and_recovery_are_events() -> None:

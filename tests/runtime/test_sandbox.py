@@ -1,6 +1,7 @@
 """Real processes that try each forbidden act, and the things that a guest must still be able to do."""
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -331,8 +332,33 @@ def test_kill_is_final_and_harmless_twice():
 
 
 def test_a_program_that_does_not_exist_is_an_error():
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(SurefootError, match="/no/such/program: cannot be started: .*No such file"):
         spawn(["/no/such/program"], [], Limits(), None)
+
+
+def test_a_child_that_cannot_be_watched_is_an_error_and_is_gone(monkeypatch):
+    """Its starter waited for ever."""
+    started = []
+
+    def refuse(pid):
+        started.append(pid)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    open_before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(SurefootError, match="cannot be started: .*Too many open files"):
+        spawn([sys.executable, "-c", "input()"], [], Limits(required=Level.PROCESS), None)
+    assert not Path(f"/proc/{started[0]}").exists()
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_a_host_without_threads_left_is_an_error(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(SurefootError, match="cannot be started: can't start new thread"):
+        spawn([sys.executable, "-c", ""], [], Limits(required=Level.PROCESS), None)
 
 
 def test_less_than_asked_for_is_refused(monkeypatch):

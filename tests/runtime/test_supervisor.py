@@ -11,6 +11,7 @@ import pytest
 from runtime import config
 from runtime.crew import Crew
 from runtime.errors import SurefootError
+from runtime.records import load_robot
 from runtime.replay import Report, replay_run
 from runtime.run import Request, run
 from runtime.supervisor import Setup, Supervisor
@@ -124,3 +125,39 @@ def test_a_worker_that_cannot_start_is_one_clear_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr(WorkerSpec, "command", lambda self, module: ["python3", "-c", "raise SystemExit('no luck')"])
     with pytest.raises(SurefootError, match="the worker did not start: no luck"):
         run(Request(stack=STACK, realtime=True, steps=5, out=tmp_path / "run"))
+
+
+def test_an_episode_that_was_stopped_has_no_valid_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_after = Crew.attend
+
+    def stop_once(crew: Crew) -> None:
+        look_after(crew)
+        if crew._guard.state["ticks"] > 8:
+            crew._guard.state["stop"] = 1
+
+    monkeypatch.setattr(Crew, "attend", stop_once)
+    summary = run(Request(stack=STACK, realtime=True, episodes=3, seed=3, out=tmp_path / "run"))
+    assert [e.stopped for e in summary.episodes] == [True]
+    assert summary.document()["returns"] == []
+    rows = read_tape(summary.stack.robot, tmp_path / "run").rows
+    asked = rows[rows["facts"]["stop_requested"] != 0]
+    assert (asked["mode"] >= Mode.HOLD).all()
+    assert (asked["facts"]["answered"] == (asked["miss"] == 0)).all()
+    assert replay_run(tmp_path / "run").differing == 0
+
+
+def test_a_fault_of_the_supervisor_stops_the_robot_before_it_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(crew: Crew) -> None:
+        if crew._guard.state["ticks"] > 8:
+            raise RuntimeError("not foreseen")
+
+    monkeypatch.setattr(Crew, "attend", fail)
+    out = tmp_path / "run"
+    with pytest.raises(RuntimeError, match="not foreseen"):
+        run(Request(stack=STACK, realtime=True, episodes=3, seed=3, out=out))
+    rows = read_tape(load_robot("half_cheetah"), out).rows
+    assert rows["facts"]["stop_requested"][-1] == 1
+    assert rows["episode"][-1] == 0
+    assert (rows["mode"][rows["facts"]["stop_requested"] != 0] >= Mode.HOLD).all()

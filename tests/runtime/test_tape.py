@@ -1,10 +1,13 @@
 """The ring never blocks its writer and counts what it drops."""
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
 from runtime.errors import SurefootError
-from runtime.tape import EVENT, Ring, event_record, stalls
+from runtime.tape import EVENT, Ring, event_record, event_text, stalls
 
 NUMBER = np.dtype([("value", "f8")])
 
@@ -53,6 +56,34 @@ def test_a_ring_of_other_records_is_refused() -> None:
 def test_a_long_event_is_cut_to_its_slot() -> None:
     record = event_record(1, 2, "x" * 5000)
     assert record["size"][0] == EVENT["text"].shape[0]
+
+
+SHORT = {"slots": {"limb": "a" * 64}, "tick": 7}
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"reason": "x" * 5000},
+        {"reason": "\u672c" * 700},
+        {"reason": "\U0001f9be" * 700, "last_words": '"\\\n' * 900},
+        {"reason": "\udc80" * 2000},
+        {"state_new": ["joint.field"] * 200},
+        {f"fact_{i}": "y" * 90 for i in range(15)},
+    ],
+)
+def test_an_event_of_any_length_is_json_that_fits_into_its_slot(details: dict[str, Any]) -> None:
+    """A cut event was no JSON, and every recorder died on it."""
+    record = event_record(1, 2, event_text("swap_rejected", {"tick": 7, **details}))
+    said = json.loads(record["text"][0, : record["size"][0]].tobytes())
+    assert {**said, **dict.fromkeys(details)} == {"event": "swap_rejected", "tick": 7, **dict.fromkeys(details)}
+    assert all(len(said[key]) > 8 for key in details)
+
+
+def test_an_event_that_fits_is_told_as_it_is() -> None:
+    assert json.loads(event_text("seat", SHORT)) == {"event": "seat", **SHORT}
+    exact = EVENT["text"].shape[0] - len(event_text("seat", {"reason": ""}))
+    assert "\u2026" not in event_text("seat", {"reason": "x" * exact})
 
 
 def test_a_stall_counts_once_however_many_ticks_it_covers() -> None:

@@ -8,9 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from runtime.errors import SurefootError
+from runtime.tape import row_dtype
 from safety.commands import app
+from safety.model import MODES
+from safety.replay import replay, rows_to_traces
 from safety.rulefile import load_rules
 from safety.ruletests import load_tests
+from safety.tape import nominal_facts
 
 WRONG = str(Path(__file__).parent / "wrong" / "unit_mismatch.yaml")
 
@@ -42,7 +46,7 @@ def test_explain_says_when_a_rule_last_tripped(tmp_path: Path) -> None:
     rows = np.zeros(40, row_dtype(robot))
     rows["tick"] = rows["answered"] = np.arange(40)
     rows["start"][0] = True
-    rows["signals"]["time"] = 0.05 * np.arange(40)
+    rows["signals"]["time"], rows["signals"]["period"], rows["facts"] = 0.05 * np.arange(40), 0.05, nominal_facts()
     rows["signals"]["torso"]["height"], rows["signals"]["torso"]["tilt"] = 0.6, 0.1
     rows["signals"]["torso"]["tilt"][20:22] = 1.3
     (tmp_path / "fallen").mkdir()
@@ -113,3 +117,18 @@ def test_a_series_is_read_tick_by_tick() -> None:
     assert np.array([v.value for v in values]) == pytest.approx(
         [0.2, 0.2, 0, 0.5, 1, np.nan, np.nan, 3, 3], nan_ok=True
     )
+
+
+def test_a_recorded_stop_is_replayed_with_what_the_guard_told_the_rules() -> None:
+    rules = load_rules("half_cheetah")
+    rows = np.zeros(60, row_dtype(rules.layout.robot))
+    rows["start"][0], rows["signals"]["period"], rows["facts"] = True, 0.05, nominal_facts()
+    rows["signals"]["torso"]["height"], rows["signals"]["torso"]["tilt"][35:] = 0.6, 1.7
+    rows["facts"]["stop_requested"][30:], rows["facts"]["mode"][30:] = 1, MODES.index("stop")
+    trace = rows_to_traces(rows, rules)[0]
+    assert trace.fell == 54  # a second past a right angle
+    (told,) = (r for r in replay(rules, [trace]).rules if r.id == "R-17")
+    assert (told.trips, told.ticks) == (1, 30)
+    rows["signals"]["period"] = 0.01
+    with pytest.raises(SurefootError, match="for ticks of 50 ms; this run's were 10 ms"):
+        rows_to_traces(rows, rules)
