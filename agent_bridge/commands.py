@@ -41,8 +41,9 @@ def gate(
     """Judge a layer against the one in its slot: static, smoke, golden, safety, latency, score, mismatch.
 
     The parent is what a swap would replace: the active versions of --run, or of the run of this stack that is going on;
-    without a run what STORE/bases has, or the stack file. Parameters are the parent's, as far as the module has them. Exit code: 0 accept or unchanged, 3 reject,
-    4 inconclusive, 2 a wrong request. Example: `surefoot gate my_gait.py --slot limb --robot half_cheetah`.
+    without a run, those that STORE/bases or else the stack file has. Parameters are the parent's, as far as the module
+    has them. Exit code: 0 accept or unchanged, 3 reject, 4 inconclusive, 2 a wrong request. Example:
+    `surefoot gate my_gait.py --slot limb --robot half_cheetah`.
     """
     from agent_bridge.gate.gate import run_gate
     from agent_bridge.records.derived import write_derived
@@ -278,12 +279,15 @@ def replay(
 def record_golden(
     stack: Annotated[str, typer.Argument(help="The stack.")],
     reason: Annotated[str, typer.Option(help="Why the old one does not hold any more.")],
+    run: Annotated[str | None, typer.Option(help="Run whose active versions are recorded.")] = None,
     store: Store = STORE,
 ) -> None:
-    """Record a stack's golden traces anew: a row of its own in the ledger."""
+    """Record golden traces of a stack anew, with the versions that `gate` compares with: a row of its own."""
     from agent_bridge.gate.gate import golden_of
+    from controllers.stack import load_stack
 
-    golden = golden_of(stack, store, reason)
+    loaded = load_stack(stack)
+    golden = golden_of(loaded, parent_versions(loaded, store, run), store, reason)
     typer.echo(f"golden {golden.hash[:12]}: {len(golden.traces)} episodes, {sum(map(len, golden.traces))} ticks")
 
 

@@ -17,7 +17,7 @@ from mcp.types import ToolAnnotations
 from agent_bridge.fence import RULE
 from agent_bridge.tools import Picture, Tool, tools_of
 from agent_bridge.workbench import Workbench
-from runtime.errors import SurefootError
+from runtime.errors import SurefootError, nearest
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 INSTRUCTIONS = f"""Surefoot: improve the controller of a walking robot while it runs. Its stack `{{stack}}` is made of
@@ -27,9 +27,22 @@ what you learnt with `add_lesson`, and ask with `request_promotion` for what was
 shows the gate's seeds, or changes safety rules. {RULE}"""
 
 
+class Server(MCPServer[Any]):
+    """Refuses arguments that a tool does not have; the SDK would leave them out and call it all the same."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Calls a tool, or says which argument it has not."""
+        tools = tools_of(Workbench)
+        known = tools[name].arguments.model_fields if name in tools else arguments
+        for key in arguments:
+            if key not in known:
+                raise ToolError(f"{name}: no argument {key!r}; {nearest(key, known)}")
+        return await super().call_tool(name, arguments, context)
+
+
 def make_server(bench: Workbench) -> MCPServer:
     """The server of one workbench; nothing heavy is imported until a tool is called."""
-    server = MCPServer("surefoot", instructions=INSTRUCTIONS.format(stack=bench.stack_name))
+    server = Server("surefoot", instructions=INSTRUCTIONS.format(stack=bench.stack_name))
     one_at_a_time = threading.RLock()
     for tool in tools_of(type(bench)).values():
         server.add_tool(

@@ -114,11 +114,12 @@ def _find(bench: Workbench, name: str) -> tuple[Version, list[Row]]:
 
 
 def _scores(found: list[Row]) -> list[dict[str, Any]]:
-    return [
-        {"trial": r.index, "kind": r.trial.kind, "verdict": r.trial.verdict, "mean": r.score_mean,
-         "episodes": r.episodes, "min": r.score_min, "max": r.score_max}
-        for r in found[-5:]
-    ]  # fmt: skip
+    from agent_bridge.records.derived import public_row
+
+    names = {"index": "trial", "kind": "kind", "verdict": "verdict", "score_mean": "mean", "episodes": "episodes",
+             "score_min": "min", "score_max": "max"}  # fmt: skip
+    shown = [public_row(row) for row in found[-5:]]
+    return [{name: row[key] for key, name in names.items() if key in row} for row in shown]
 
 
 def sample_efficiency(store: Path) -> Picture:
@@ -132,8 +133,9 @@ def sample_efficiency(store: Path) -> Picture:
 
 def propose_rule(bench: Workbench, rule: str, why: str) -> dict[str, Any]:
     """Files a proposal beside the rules, which stay as they are."""
-    name = time.strftime("%Y%m%d-%H%M%S")
+    now = time.time_ns()
+    name = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now // 10**9))}-{now % 10**9:09d}"
     path = bench.store / "proposals" / f"{name}-{bench.agent}.json".replace("/", "_")
-    entry = {"robot": bench.stack.robot.name, "by": bench.agent, "why": why, "rule": rule, "time": time.time()}
+    entry = {"robot": bench.stack.robot.name, "by": bench.agent, "why": why, "rule": rule, "time": now / 1e9}
     replace(path, json.dumps(entry, indent=1).encode())
     return {"filed": str(path), "say": "a person reads it, tests it with `surefoot rules test`, and applies it or not"}

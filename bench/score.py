@@ -106,8 +106,8 @@ def run_disturbed(
     if told:
         model = changed_model(stack.robot, disturbance)
         model.opt.timestep = stack.timestep
-    made = make_planner(stack, model=model)
-    guest, monitor = Guest(stack, *(made or (None, None)), model=model), Monitor(stack_rules(stack))
+    planner, budget = make_planner(stack, model=model) or (None, None)
+    guest, monitor = Guest(stack, planner, budget, model), Monitor(stack_rules(stack))
     summary = Summary(request, stack, *choose_planner(stack, None, None), folder=Path())
     plant = DisturbedPlant(stack.robot, disturbance, stack.timestep, stack.frame_skip)
     try:
@@ -140,7 +140,7 @@ def disturbed_cases(robot: str) -> Iterator[tuple[str, bool]]:
 
 def complete(row: dict[str, Any]) -> bool:
     """Whether every episode of a configuration has a score."""
-    return len(row["returns"]) == row["episodes"]
+    return len(row["returns"]) == int(row["episodes"])
 
 
 def kind(row: dict[str, Any]) -> str:
@@ -243,6 +243,7 @@ def main(
 
     timed = False if plant != "native" and realtime is None else realtime
     rows: list[dict[str, Any]] = []
+    found: Iterator[dict[str, Any]]
     with tempfile.TemporaryDirectory() as scratch:
         if disturbed:
             found = chain.from_iterable(_disturbed_rows(name, count, first, ticks, say) for name in robots)

@@ -50,7 +50,7 @@ def check_pace(
         planner.close()
         raise SurefootError(
             f"--budget {budget}: one candidate takes {needed * 1e3:.2g} ms here, so nothing could be chosen; "
-            f"give more, up to {available * 1e3:g} ms, or shorten the horizon"
+            f"give more, below {available * 1e3:g} ms, or shorten the horizon"
         )
 
 

@@ -80,9 +80,7 @@ class TreePlanner:
                 winner, winner_score = int(best[origin[top]]), float(pairs[top])
         return Decision(first[winner], winner_score, spending.candidates, spending.control_steps)
 
-    def _expand(
-        self, snapshot: np.ndarray, first: np.ndarray, spending: Spending
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _expand(self, snapshot: np.ndarray, first: np.ndarray, spending: Spending) -> tuple[np.ndarray, np.ndarray]:
         """Scores of pairs (n,), as many as the budget allows, and which first action of (m, nu) each begins with."""
         origin = np.repeat(np.arange(len(first)), len(self.second))
         gains = self.rollouts.run(

@@ -14,6 +14,7 @@ from runtime.guard_state import End
 from runtime.lifecycle import Lifecycle
 from runtime.probation import Policy
 from runtime.realtime import loop_cores
+from runtime.resumed import mark_resumed
 from runtime.run import Progress, Request, Summary
 from runtime.sandbox import Level, Limits, available_level
 from runtime.sandbox.lockdown import check_level
@@ -76,6 +77,8 @@ def run_realtime(summary: Summary, on_progress: Callable[[Progress], None], say:
     limits = sandbox(request.sandbox)
     if not all(map(shipped, versioned.active.values())):
         check_level(available_level(), limits)
+    if request.resume:
+        mark_resumed(versioned.lifecycle, stack)
     supervisor = Supervisor(
         Setup(
             robot=stack.robot, timestep=stack.timestep, frame_skip=stack.frame_skip,
@@ -119,9 +122,9 @@ def run_realtime(summary: Summary, on_progress: Callable[[Progress], None], say:
         state = supervisor.guard.state
         summary.guard_missed, summary.guest_missed = int(state["guard_missed"]), int(state["guest_missed"])
         summary.degraded = supervisor.degraded
-        lost = supervisor.statistics()["tape"]
-        if lost["lost"] or lost["unsaved"]:
-            say(f"the tape lacks {lost['lost'] + lost['unsaved']} ticks")
+        tape = supervisor.statistics()["tape"]
+        if lacking := tape["lost"] + tape["unsaved"] + tape["written"] - tape["drained"]:
+            say(f"the tape lacks {lacking} ticks")
 
 
 def _stack_path(request: Request) -> Path:

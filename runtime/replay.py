@@ -19,10 +19,9 @@ from planners.planner import Budget, make_planner
 from runtime import config
 from runtime.errors import SurefootError
 from runtime.guest import Guest
-from runtime.journal import Journal
 from runtime.lifecycle import Stage
 from runtime.records import flatten, lookup
-from runtime.tape import Miss
+from runtime.resumed import earlier, journal_of_tape
 from runtime.tapefile import read_tape
 from safety.monitor import Monitor
 from safety.stack_rules import stack_rules
@@ -111,6 +110,7 @@ def replay_run(folder: Path, other: str | None = None) -> Report:
     if (swapped := first_swap(folder)) is not None:
         rows = rows[rows["tick"] < swapped]
         report.notes.append(f"compared up to tick {swapped}, where the first swap took effect; `surefoot events` tells")
+    report.notes += [f"recorded before the run was resumed: {path}" for path in earlier(folder)]
     try:
         if report.first is None:
             _replay(guest, rows, run, report)
@@ -120,8 +120,10 @@ def replay_run(folder: Path, other: str | None = None) -> Report:
 
 
 def first_swap(folder: Path) -> int | None:
-    """Returns the first tick that another version than the run's first stack answered, None without a swap."""
-    rows = Journal(folder / "events.jsonl").rows()
+    """Returns the first tick that another version than the stack's own answered, None without a swap."""
+    mark, rows = journal_of_tape(folder)
+    if mark is not None and not mark["own"]:
+        return 0
     return next((int(row["tick"]) for row in rows if row.get("stage") == Stage.PROBATION), None)
 
 

@@ -19,13 +19,14 @@ import yaml
 
 from controllers.stack import Stack, build_stack, load_stack
 from planners.planner import Budget, choose_planner, make_planner, parse_budget
-from runtime import config
+from runtime import config, journal
 from runtime.compiled import cache_folder
 from runtime.control import alive
 from runtime.episode import EpisodeResult, episode_ticks, run_episode
 from runtime.errors import SurefootError, nearest
 from runtime.guest import Guest
 from runtime.plants import Plant, make_plant
+from runtime.resumed import keep_earlier
 from runtime.tapefile import TapeWriter
 from safety.model import MODES
 from safety.monitor import Monitor
@@ -174,9 +175,10 @@ def run(
             folder.rmdir()
         raise
     summary = Summary(request, stack, name, in_force, folder)
-    if not request.resume:
-        document = _resolved(request, stack, name, in_force, monitor)
-        (folder / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    if request.resume and (kept := keep_earlier(folder)) is not None:
+        say(f"what was recorded before is in {kept}")
+    document = _resolved(request, stack, name, in_force, monitor)
+    journal.replace(folder / "config.yaml", yaml.safe_dump(document, sort_keys=False).encode())
     guest = Guest(stack, *(made or (None, None)))
     try:
         if request.realtime:
@@ -308,7 +310,7 @@ def _make_folder(request: Request, stack: Stack) -> Path:
 
 def _resolved(request: Request, stack: Stack, planner: str, budget: Budget | None, monitor: Monitor) -> dict[str, Any]:
     """Everything that makes the same run again."""
-    file = str(config.find("stacks", request.stack).resolve()) if request.stack.endswith((".yaml", ".yml")) else None
+    file = str(Path(request.stack).resolve()) if request.stack.endswith((".yaml", ".yml")) else None
     run = {"stack": stack.name, "file": file, "planner": planner, "budget": None if budget is None else str(budget),
            "threads": request.threads, "plant": request.plant, "latency": request.latency, "mode": request.mode,
            "episodes": request.episodes, "seed": request.seed, "steps": request.steps,

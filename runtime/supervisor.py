@@ -5,7 +5,6 @@ slow. Between two episodes that thread resets the plant and begins a new phase.
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import threading
@@ -35,7 +34,7 @@ from runtime.records import Robot
 from runtime.sandbox import Limits
 from runtime.swap import Swap
 from runtime.swap_requests import SwapRequests
-from runtime.tape import EVENT, EVENTS, ROWS, TERMS, Ring, event_record, row_dtype
+from runtime.tape import EVENT, EVENTS, ROWS, TERMS, Ring, event_record, event_text, row_dtype
 from runtime.versions import Version, VersionStore, stack_versions
 from runtime.worker import WorkerSpec
 from safety.model import RuleSet
@@ -189,8 +188,8 @@ class Supervisor:
 
     def event(self, name: str, **details: Any) -> None:
         """Puts an event on the tape."""
-        text = json.dumps({"event": name, **details})
-        self.events.append(event_record(time.monotonic_ns(), int(self.guard.state["tick"]), text))
+        tick = int(self.guard.state["tick"])
+        self.events.append(event_record(time.monotonic_ns(), tick, event_text(name, details)))
 
     def run(self, on_poll: Callable[["Supervisor"], None] = lambda supervisor: None) -> list[Outcome]:
         """Runs all episodes and returns how they went; `on_poll` is called every few milliseconds.

@@ -20,7 +20,7 @@ FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 def vacuous(condition: Node, signals: dict[str, SignalSpec]) -> None:
-    """Refuses comparisons that are always or never true over the declared ranges, empty bands, and sums that overflow."""
+    """Refuses comparisons that are always or never true over the declared ranges, empty bands, and overflows."""
     for node in condition.walk():
         if isinstance(node, Number) and not math.isfinite(node.value):
             raise ExpressionError(node.at, "not-finite", f"this constant is {node.value:g}", "use smaller numbers")

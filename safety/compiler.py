@@ -55,6 +55,7 @@ def compile_rules(rules: RuleSet) -> Tape:
         steps += [(s.action, s.ticks, s.factor) for s in rule.ladder]
     arming = -1 if rules.arming is None else builder.register(rules.arming.when)
     joints = len(rules.layout.joints)
+    # A rule file declares one signal of the joints' angles and one of their velocities (`rulefile.ONCE`).
     by_source = {spec.source.name: name for name, spec in rules.signals.items()}
     f, limits = rules.fallbacks, rules.limits
     config = np.zeros(1, CONFIG)

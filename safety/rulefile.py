@@ -166,7 +166,7 @@ class Reader:
                     doc.add(
                         key,
                         "duplicate-signal",
-                        f"{name!r} and {other[0]!r} are both {source_name}: which one hold, damp and block read is open",
+                        f"{name!r} and {other[0]!r} are both {source_name}: which one do hold, damp and block read?",
                         f"declare one signal 'from: {source_name}'",
                     )
                 self.resolver.signals[name] = SignalSpec(name, source, unit, low, high, stale, width)

@@ -76,7 +76,7 @@ def load_tests(rules: RuleSet, path: Path | None = None) -> TestFile:
         where = f"{path}: {name}"
         expected = {rule: words(text, rules.period) for rule, text in _texts(expect).items()}
         if not expected:
-            raise SurefootError(f"{where}: 'expect' names no rule; write what one says, such as 'R-01: \"idle x4, hold\"'")
+            raise SurefootError(f"{where}: 'expect' names no rule; write what it says, like 'R-01: \"idle x4, hold\"'")
         for rule in expected:
             if rule not in {r.id for r in rules.rules}:
                 raise SurefootError(f"{where}: unknown rule {rule!r}; {nearest(rule, [r.id for r in rules.rules])}")

@@ -176,12 +176,10 @@ def run_gate(
     )  # fmt: skip
 
 
-def golden_of(stack: str, store: Path, reason: str) -> Golden:
-    """Records a stack's golden anew, with a row in the ledger that says why."""
-    loaded = load_stack(stack)
+def golden_of(loaded: Stack, bases: Mapping[str, Version], store: Path, reason: str) -> Golden:
+    """Records the golden of a stack with these versions anew, with a row in the ledger that says why."""
     settings = load_gate(loaded.robot.name)
     require_store(store)
-    bases = stack_versions(loaded)
     slot = loaded.layers[-1].slot
     evaluator = Evaluator(settings.backend, settings.jobs)
     subject = Subject(settings, loaded, slot, bases[slot], bases, "refactor", store, evaluator, int(Level.NONE))

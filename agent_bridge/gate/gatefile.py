@@ -18,7 +18,7 @@ from runtime.verdicts import gate_hash
 STAGES = ("static", "smoke", "golden", "safety", "latency", "score", "mismatch")
 """Cheapest first; each is named in every gate's file."""
 SPLITS = ("dev", "gate", "holdout")
-BACKENDS = ("loky", "sequential", "multiprocessing", "ray", "dask")
+BACKENDS = ("loky", "sequential", "multiprocessing", "ray")
 """Those of joblib that run one episode at a time in a process, which keeps one guest, plant and monitor of a kind."""
 AGAIN = 4
 """A fault that is run again takes seeds up to so many times its episodes."""
@@ -174,14 +174,15 @@ def _require_seeds(
 ) -> None:  # fmt: skip
     """Refuses a stage that would run out of seeds."""
     score_pairs = max(looks[-1] for looks in (score.design.looks, *(suite.looks for suite in score.suites)))
-    for stage, split, count, what in (
-        ("score", "gate", score_pairs, f"looks at {score_pairs} pairs"),
-        ("mismatch", "gate", mismatch.looks[-1], f"looks at {mismatch.looks[-1]} pairs"),
-        ("safety", "gate", AGAIN * safety.episodes, f"has {safety.episodes} episodes per fault, {AGAIN} times that in doubt"),
-        ("golden", "dev", golden.episodes, f"records {golden.episodes} episodes"),
+    for stage, split, count, why in (
+        ("score", "gate", score_pairs, ""),
+        ("mismatch", "gate", mismatch.looks[-1], ""),
+        ("safety", "gate", AGAIN * safety.episodes, f" ({AGAIN} times its {safety.episodes} episodes, where in doubt)"),
+        ("golden", "dev", golden.episodes, ""),
     ):
         if count > len(seeds[split]):
-            raise SurefootError(f"{path}: stages.{stage} {what}, seeds.{split} has {len(seeds[split])} seeds")
+            has = f"seeds.{split} has {len(seeds[split])} seeds"
+            raise SurefootError(f"{path}: stages.{stage} looks at {count} pairs{why}, {has}")
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[object, str], str]:

@@ -57,8 +57,9 @@ def safety(subject: Subject) -> StageResult:
 
 def battery(subject: Subject) -> list[Episode]:
     """Every fault's episodes, and those of the kept failures."""
-    count = subject.gate.safety.episodes
-    return [e for fault in subject.gate.safety.faults for e in _under(subject, fault, range(count))] + regressions(subject)
+    settings = subject.gate.safety
+    under_faults = [e for fault in settings.faults for e in _under(subject, fault, range(settings.episodes))]
+    return under_faults + regressions(subject)
 
 
 def _under(subject: Subject, fault: Condition, pairs: range) -> list[Episode]:
@@ -88,8 +89,9 @@ def _run_again(subject: Subject, result: StageResult, fault: Condition) -> None:
     theirs, mine = _summary(parent), _summary(candidate)
     result.figures[f"{fault.name}, again"] = {"parent": theirs, "candidate": mine}
     _violations(result, [fault.name] * len(episodes), parent, candidate)
-    more, fewer = (sum(x.fallen > y.fallen for x, y in zip(a, b, strict=True)) for a, b in ((candidate, parent), (parent, candidate)))
-    if result.verdict == PASS and chance_of_falls(more, fewer) < settings.alpha / len(settings.faults):
+    falls = [c.fallen - int(p.fallen) for p, c in zip(parent, candidate, strict=True)]
+    chance = chance_of_falls(falls.count(1), falls.count(-1))
+    if result.verdict == PASS and chance < settings.alpha / len(settings.faults):
         _reject_falls(result, fault.name, f"{fault.name}, again")
 
 

@@ -260,8 +260,6 @@ class Evaluator:
         """Choose a joblib backend; `check` is called between batches and may raise to stop."""
         if backend == "ray":
             _register_ray()
-        if backend == "dask":
-            _require_dask()
         self.backend, self.jobs, self._check = backend, jobs, check
         self.env_steps, self.planner_steps, self.episodes = 0, 0, 0
         self.worst: tuple[tuple[Any, ...], Episode] | None = None
@@ -331,20 +329,6 @@ def _register_ray() -> None:
     except ImportError:
         raise SurefootError("backend ray: Ray is not installed; pip install 'surefoot[ray]', or use loky") from None
     register_ray()
-
-
-def _require_dask() -> None:
-    """Workers of one thread each: a process has one guest, plant and monitor of a kind."""
-    try:
-        from distributed import Client
-    except ImportError:
-        raise SurefootError("backend dask: Dask is not installed; pip install 'dask[distributed]', or use loky") from None
-    try:
-        threads = Client.current().nthreads().values()
-    except ValueError:
-        raise SurefootError("backend dask: no client; make a dask.distributed.Client, or use loky") from None
-    if any(count != 1 for count in threads):
-        raise SurefootError("backend dask: its workers have several threads; make them with threads_per_worker=1")
 
 
 def scores(results: Sequence[EpisodeResult]) -> Iterator[float]:

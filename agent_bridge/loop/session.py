@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import SurefootError
-from runtime.journal import Journal
+from runtime.journal import Journal, open_lock
 
 
 @dataclass
@@ -63,10 +63,9 @@ class Session:
         """Keeps another loop from the same session.
 
         Raises:
-            SurefootError: One is at work.
+            SurefootError: One is at work, or the disk refuses.
         """
-        self.journal.path.parent.mkdir(parents=True, exist_ok=True)
-        with (self.journal.path.parent / "lock").open("a") as lock:
+        with open_lock(self.journal.path.parent / "lock") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

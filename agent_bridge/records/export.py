@@ -20,8 +20,8 @@ import numpy as np
 from controllers.stack import build_stack
 from runtime import config
 from runtime.errors import SurefootError
-from runtime.journal import Journal
 from runtime.records import Robot
+from runtime.resumed import journal_of_tape
 from runtime.tape import Mode
 from runtime.tapefile import read_tape
 from safety.tape import BLOCKED, CLAMPED, SLEWED
@@ -103,8 +103,10 @@ def _active_versions(folder: Path, stack: Any) -> dict[str, list[dict[str, Any]]
     """Slot -> versions in the order in which they came into force, from the run's events or its stack."""
     from runtime.versions import stack_versions
 
-    found = {slot: [{"tick": 0, "hash": v.hash}] for slot, v in stack_versions(stack).items()}
-    for event in Journal(folder / "events.jsonl").rows():
+    mark, rows = journal_of_tape(folder)
+    first = mark["slots"] if mark is not None else {slot: v.hash for slot, v in stack_versions(stack).items()}
+    found = {slot: [{"tick": 0, "hash": digest}] for slot, digest in first.items()}
+    for event in rows:
         if event.get("stage") in ("probation", "active", "rolled back") and event.get("tick") is not None:
             for slot, digest in event["slots"].items():
                 if event["stage"] == "rolled back":

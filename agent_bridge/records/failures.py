@@ -53,7 +53,7 @@ def keep(store: Path, spec: GuestSpec, episode: Episode, slot: str, reason: str,
     """Runs an episode again, as a row of its own in the ledger, and keeps it as a failure; returns its folder."""
     identity = json.dumps([[s, v.hash] for s, v in spec.versions] + [asdict(episode)])
     folder = store / "failures" / hashlib.sha256(identity.encode()).hexdigest()[:12]
-    kept = _counted(store, spec, episode, slot, f"failure {folder.name} kept", folder)
+    kept = _counted(store, spec, episode, slot, "kept", folder)
     stack = spec.base()
     first = max(0, len(kept.rows) - round(LAST / stack.period))
     buffer = io.BytesIO()
@@ -90,12 +90,12 @@ def _write_tape(stack: Stack, rows: np.ndarray, path: Path) -> None:
     scratch.replace(path)
 
 
-def _counted(store: Path, spec: GuestSpec, episode: Episode, slot: str, name: str, folder: Path) -> Kept:
+def _counted(store: Path, spec: GuestSpec, episode: Episode, slot: str, why: str, folder: Path) -> Kept:
     """Runs an episode; its steps, however it ends, are a row of the ledger, without a score that could be a best."""
     result = EpisodeResult(episode.seed)
     about = Trial(
-        name, "evaluation", spec.base().robot.environment, slot=slot, candidate=dict(spec.versions)[slot].hash,
-        versions={"stack": spec.stack}, artefacts=(str(folder),),
+        f"failure {folder.name}, {why}", "evaluation", spec.base().robot.environment, slot=slot,
+        candidate=dict(spec.versions)[slot].hash, versions={"stack": spec.stack}, artefacts=(str(folder),),
     )  # fmt: skip
     attempt = Attempt(store, about)
     try:
@@ -216,7 +216,7 @@ def replay(store: Path, name: str, versions: dict[str, Version] | None = None) -
     bundle = find(store, name)
     spec, episode = spec_of(bundle, store, versions)
     rows = trace_of(bundle, spec.base())
-    again = _counted(store, spec, episode, bundle.document["slot"], f"failure {bundle.folder.name} replayed", bundle.folder)
+    again = _counted(store, spec, episode, bundle.document["slot"], "replayed", bundle.folder)
     differing = None
     if not versions:
         ticks = min(len(rows), len(again.rows))

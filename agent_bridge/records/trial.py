@@ -149,5 +149,9 @@ def next_row(trial: Trial, earlier: list[Row], time: float, previous: str) -> Ro
 
 
 def _counts(trial: Trial, environment: str) -> bool:
-    judged = trial.verdict not in ("reject", "inconclusive")  # what was not taken is nobody's best
-    return trial.environment == environment and trial.kind != "probe" and judged
+    """Whether a row may be the best: what a gate did not take, or did not judge to its end, is nobody's."""
+    if trial.environment != environment or trial.kind == "probe":
+        return False
+    if trial.kind in ("gate", "compression"):
+        return trial.verdict in ("accept", "unchanged")
+    return trial.verdict not in ("reject", "inconclusive")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from agent_bridge.gate.gatefile import load_gate
 from controllers.stack import build_stack
 from runtime import config
 from runtime.errors import SurefootError
@@ -112,7 +113,7 @@ def read_tuning(path: Path) -> Tuning:
     doc.finish()
     for assignment in tuning.assignments(np.array([p.place(p.start) for p in parameters])):
         config.override(document, assignment)
-    build_stack(where.stem, document, where)
+    _require_free(seeds, build_stack(where.stem, document, where).robot.name, f"{path}: seeds")
     return tuning
 
 
@@ -146,13 +147,21 @@ def _stage(value: object, where: str) -> Stage:
 def _seeds(doc: config.Section) -> range:
     first, count = doc.take("first", config.integer(0, 10**9)), doc.take("count", config.integer(1, 10**6))
     doc.finish()
-    reserved = reporting_seeds()
-    if first < reserved.stop and reserved.start < first + count:
-        raise SurefootError(
-            f"{doc.where}: seeds {reserved.start} to {reserved.stop - 1} are kept for reporting "
-            f"(configs/seeds.yaml); tune on others, such as first: {reserved.stop + 1000}"
-        )
     return range(first, first + count)
+
+
+def _require_free(seeds: range, robot: str, where: str) -> None:
+    """Refuses seeds that are quoted or judged by: those of reports, and of the robot's gate."""
+    kept = {"reporting (configs/seeds.yaml)": reporting_seeds()}
+    if robot in config.available("gates"):
+        gate = load_gate(robot)
+        kept |= {f"the {split} (configs/gates/{robot}.yaml)": gate.seeds[split] for split in ("gate", "holdout")}
+    for what, taken in kept.items():
+        if seeds.start < taken.stop and taken.start < seeds.stop:
+            raise SurefootError(
+                f"{where}: seeds {taken.start} to {taken.stop - 1} are kept for {what}; tune on others, such as "
+                f"first: {taken.stop + 1000}"
+            )
 
 
 def _texts(value: object, where: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def reject(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def judge(store: Path, gate: Gate) -> Callable[[Path], "subprocess.Popen[bytes]"]:
-    """A job's process that is over before it begins: writes the row, the verdict and the result that the real one would."""
+    """A job's process that is over before it begins: writes the row, verdict and result that the real one would."""
 
     def spawn(folder: Path) -> "subprocess.Popen[bytes]":
         request = json.loads((folder / REQUEST).read_bytes())

@@ -61,6 +61,18 @@ def test_a_swap_shows_in_the_version_of_each_tick(folder: Path):
     assert hashes[0] == hashes[2]
 
 
+def test_a_resumed_run_is_told_from_what_it_began_with(folder: Path):
+    journal = Journal(folder / "events.jsonl")
+    with journal.locked():
+        journal.append({"tick": 5, "stage": "probation", "slots": {"limb": "b" * 64}})
+        journal.append({"tick": None, "event": "resumed", "slots": {"limb": "c" * 64, "joint": "d" * 64}, "own": False})
+    try:
+        episode = next(episodes(folder))
+    finally:
+        journal.path.unlink()
+    assert episode.versions == {slot: [{"tick": 0, "hash": h * 64}] for slot, h in (("limb", "c"), ("joint", "d"))}
+
+
 def test_the_datasets_load_split_by_seed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     report = export([folder], None, tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))

@@ -4,12 +4,18 @@ import json
 
 import pytest
 
+from agent_bridge.commands import parent_versions
 from agent_bridge.records.ledger import Ledger
 from agent_bridge.records.trial import Trial
+from controllers.stack import load_stack
 from runtime import cli
 from runtime.config import CONFIGS
+from runtime.errors import SurefootError
+from runtime.lineage import descend
+from runtime.versions import VersionStore, stack_versions
+from tests.agent_bridge.test_promotion import FakeRobot
 
-LAYER = str(CONFIGS.parent / "controllers" / "limb" / "two_rate_gait.py")
+LAYER = CONFIGS.parent / "controllers" / "limb" / "two_rate_gait.py"
 
 
 @pytest.fixture
@@ -36,15 +42,65 @@ def surefoot(monkeypatch, tmp_path, capsys):
         ((LAYER, "--slot", "limb", "--robot", "half_cheetah", "--gate", "ant"), "gate ant: judges ant"),
         ((LAYER, "--slot", "limb", "--robot", "half_cheetah", "--set", "clok=1"), "no parameter 'clok'"),
         ((LAYER, "--slot", "limb", "--robot", "half_cheetah", "--set", "clock"), "expected name=value"),
+        ((LAYER, "--slot", "limb", "--robot", "half_cheetah", "--set", "clock=[1"), "'[1' is not a value; such as 9.5"),
+        ((LAYER, "--slot", "limb", "--robot", "half_cheetah", "--run", "demo"), "no run 'demo' here or in runs/"),
         ((LAYER, "--slot", "limb", "--robot", "half_cheetah", "--sandbox", "proces"), "unknown level; did you mean"),
         ((LAYER, "--slot", "limb", "--robot", "half_cheetah", "--store", "/proc/runs"), "store cannot be written"),
     ],
 )  # fmt: skip
 def test_a_wrong_gate_request_is_one_line(surefoot, tmp_path, words, message):
-    code, out, error = surefoot("gate", *words)
+    code, out, error = surefoot("gate", *map(str, words))
     assert code == 2 and out == ""
     assert message in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def robot(tmp_path):
+    """A run of half_cheetah-rhythm that has swapped its limb before."""
+    robot, store = FakeRobot(tmp_path / "runs"), VersionStore(tmp_path / "runs" / "versions")
+    for version in stack_versions(load_stack("half_cheetah-rhythm")).values():
+        store.submit(version)
+    swapped = descend(LAYER.read_text(), store.get(robot.slots["limb"]["active"]), {"stance_frequency": 7.0})
+    store.submit(swapped)
+    robot.slots["limb"]["active"] = swapped.hash
+    yield robot
+    robot.close()
+
+
+GATE = ("gate", str(LAYER), "--slot", "limb", "--robot", "half_cheetah", "--set", "swing_frequency=3")
+
+
+@pytest.mark.parametrize("words", [(), ("--run", "robot")])
+def test_a_gate_compares_with_what_runs(surefoot, robot, monkeypatch, words):
+    """A verdict against the stack file's own versions would be refused after the first swap."""
+    asked = {}
+
+    def run_gate(candidate, slot, stack, store, **options):
+        asked.update(options, values=candidate.values)
+        raise SurefootError("enough")
+
+    monkeypatch.setattr("agent_bridge.gate.gate.run_gate", run_gate)
+    assert surefoot(*GATE, "--stack", "half_cheetah-rhythm", *words)[2].strip().endswith("enough")
+    assert asked["bases"]["limb"].hash == robot.slots["limb"]["active"]
+    assert (asked["values"]["stance_frequency"], asked["values"]["swing_frequency"]) == (7.0, 3.0)
+
+
+def test_a_run_of_another_stack_is_refused(surefoot, robot):
+    assert "it runs half_cheetah-rhythm; pass --stack half_cheetah-rhythm" in surefoot(*GATE, "--run", "robot")[2]
+
+
+def test_without_a_run_the_base_is_the_stores(tmp_path):
+    stack = load_stack("half_cheetah-rhythm")
+    assert parent_versions(stack, tmp_path, None) == stack_versions(stack)
+    assert list(tmp_path.iterdir()) == []
+    limb = stack_versions(stack)["limb"]
+    adopted = descend(limb.source, limb, {"stance_frequency": 7.0})
+    VersionStore(tmp_path / "versions").submit(adopted)
+    (tmp_path / "bases").mkdir()
+    layers = {"limb": {"use": f"../versions/{adopted.hash}/layer.py"}, "joint": {"use": "pd"}}
+    (tmp_path / "bases" / "half_cheetah-rhythm.yaml").write_text(json.dumps({"layers": layers}))
+    assert parent_versions(stack, tmp_path, None) == {**stack_versions(stack), "limb": adopted}
 
 
 @pytest.fixture

@@ -112,7 +112,8 @@ MEMORY = """
 def with_reflex(source):
     """The gait with a reflex that nothing triggers but a push: it crouches from then on."""
     crouching = source.replace("[leg, segment] = centre", "[leg, segment] = centre - 0.2 * s.hit")
-    return crouching.replace("\n\n\ndef update", f"{MEMORY}\n\ndef update").replace("    for _ in", f"{REFLEX}    for _ in")
+    remembering = crouching.replace("\n\n\ndef update", f"{MEMORY}\n\ndef update")
+    return remembering.replace("    for _ in", f"{REFLEX}    for _ in")
 
 
 def test_a_simplification_that_drops_a_reflex_is_rejected(store):

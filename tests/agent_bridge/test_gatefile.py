@@ -1,5 +1,6 @@
 """A gate's file is checked before anything runs; the shipped ones are in order."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,11 @@ def test_the_hash_follows_the_file(write):
         ({"seeds__gate": {"first": 32, "count": 64}}, "seeds 32 to 63 are in dev and in gate"),
         ({"seeds__holdout": {"first": 70063, "count": 1}}, "seeds 70063 to 70063 are in gate and in holdout"),
         ({"seeds__gate": {"first": 70000, "count": 32}}, "looks at 64 pairs, seeds.gate has 32 seeds"),
+        ({"stages__mismatch__looks": [4, 65]}, "mismatch looks at 65 pairs"),
+        ({"stages__safety__episodes": 17}, "stages.safety looks at 68 pairs (4 times its 17 episodes, where in doubt)"),
+        ({"seeds__dev": {"first": 0, "count": 1}}, "stages.golden looks at 2 pairs, seeds.dev has 1 seeds"),
+        ({"seeds__gate": {"first": 940, "count": 64}}, "seeds.gate: seeds 1000 to 1009 are kept for reporting"),
+        ({"seeds__dev": {"first": 1009, "count": 4}}, "seeds.dev: seeds 1000 to 1009 are kept for reporting"),
         ({"stages__score__looks": [4, 64, 16]}, "looks follow one another with more pairs each"),
         ({"stages__score__looks": [4, 8]}, "nothing is accepted below 10"),
         ({"stages__score__alpha": 0.7}, "outside"),
@@ -65,10 +71,12 @@ def test_the_hash_follows_the_file(write):
         ({"stages__safety__faults__heavy": {"mas": 1.1}}, "unknown key 'mas'; did you mean 'mass'"),
         ({"robot": "half_cheeta"}, "unknown robot 'half_cheeta'"),
         ({"backend": "loki"}, "unknown 'loki'; did you mean 'loky'"),
+        ({"backend": "threading"}, "unknown 'threading'"),
+        ({"backend": "dask"}, "unknown 'dask'"),
     ],
 )
 def test_a_wrong_gate_is_refused_in_one_line(write, changes, message):
-    with pytest.raises(SurefootError, match=message.replace("[", r"\[")) as error:
+    with pytest.raises(SurefootError, match=re.escape(message)) as error:
         load_gate(write(**changes))
     assert "\n" not in str(error.value)
     assert Path(str(error.value).split(":")[0]).name == "gate.yaml"

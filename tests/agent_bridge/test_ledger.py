@@ -12,6 +12,7 @@ import pytest
 from agent_bridge.records.ledger import Ledger, head_file
 from agent_bridge.records.trial import SCHEMA, Row, Trial
 from runtime.errors import SurefootError
+from runtime.journal import replace
 
 
 def trial(number=0, **fields):
@@ -65,6 +66,25 @@ def test_the_ledger_counts_and_keeps_the_best(ledger):
     assert best == [11.0, 11.0, 91.0, 11.0, 11.0]
     assert (row.index, row.total_environment_steps, row.total_planner_steps, row.total_episodes) == (5, 111, 7, 8)
     assert [r.score_mean for r in ledger.rows()] == [11.0, 51.0, 91.0, None, None]
+
+
+@pytest.mark.parametrize("kind", ["gate", "compression"])
+def test_what_a_gate_did_not_judge_to_its_end_is_nobodys_best(ledger, kind):
+    for verdict in ("", "accept", "reject", "unchanged", "inconclusive", ""):
+        ledger.append(trial(10 * len(ledger.rows()), kind=kind, verdict=verdict))
+    assert [row.running_best for row in ledger.rows()] == [None, 11.0, 11.0, 31.0, 31.0, 31.0]
+
+
+def test_a_store_that_cannot_be_read_or_written_is_refused_in_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    ledger = Ledger(tmp_path / "file" / "runs" / "trials.jsonl", tmp_path / "state" / "head.json")
+    for use in (ledger.rows, ledger.verify, lambda: ledger.append(trial(1))):
+        with pytest.raises(SurefootError, match=r"trials\.jsonl.*cannot be .*: (Not a directory|File exists)"):
+            use()
+    with pytest.raises(SurefootError, match=r"trials\.jsonl: the row is not written: Not a directory"):
+        ledger.journal.append({})
+    with pytest.raises(SurefootError, match="cannot be written: File exists"):
+        replace(tmp_path / "file" / "best.yaml", b"")
 
 
 @pytest.mark.parametrize("number", range(5))

@@ -65,6 +65,9 @@ def test_a_plot_is_an_image(tmp_path: Path):
     [
         ("source", {"slot": "limbo"}, "did you mean 'limb'"),
         ("wait", {"job": 5}, "valid string"),
+        ("probe", {"slot": "limb", "base": "", "parms": {}}, "no argument 'parms'; did you mean 'params'?"),
+        ("status", {"all": True}, "no argument 'all'"),
+        ("run_robot", {"fast": True}, "Unknown tool"),
         ("request_promotion", {"trial": 3}, "no trial 3"),
         ("failure", {"failure": "x"}, "no failure 'x'"),
     ],

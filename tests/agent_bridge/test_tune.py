@@ -149,6 +149,8 @@ def test_episodes_are_run_and_repeat(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("changes", "said"), [
     ({"seeds": {"first": reporting_seeds().start - 3, "count": 4}}, "are kept for reporting"),
     ({"seeds": {"first": reporting_seeds()[-1], "count": 1}}, "are kept for reporting"),
+    ({"seeds": {"first": 69_999, "count": 2}}, "seeds: seeds 70000 to 70063 are kept for the gate"),
+    ({"seeds": {"first": 90_063, "count": 1}}, "are kept for the holdout"),
     ({"parameters": {}}, "nothing to tune"),
     ({"parameters": {"layers.joint.kp": {"low": 2.0, "high": 1.0}}}, "expected low < high"),
     ({"parameters": {"layers.joint.kp": {"low": 5.0, "high": 6.0}}}, "outside"),

@@ -56,6 +56,18 @@ def test_no_answer_holds_a_seed_of_the_gate(store: Path):
     assert '"scores"' not in shown
 
 
+def test_a_comparison_tells_no_extremes_of_a_gate_and_those_of_a_probe(store: Path):
+    bench = workbench(store)
+    submit(bench)
+    (gated,) = Ledger(store / "trials.jsonl").rows()
+    for kind in ("gate", "compression", "probe"):
+        Ledger(store / "trials.jsonl").append(replace(gated.trial, kind=kind, scores=(1.0, 3.0)))
+    told = {row["kind"]: row for row in bench.compare("1", active(bench))["a"][1:]}
+    assert told["gate"] == {"trial": 2, "kind": "gate", "verdict": "accept", "mean": 2.0, "episodes": 2}
+    assert not {"min", "max"} & set(told["compression"])
+    assert (told["probe"]["min"], told["probe"]["max"]) == (1.0, 3.0)
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
@@ -129,7 +141,7 @@ def test_two_that_were_gated_in_different_slots_against_one_base_are_not_adopted
     limb = submit(bench)
     other = int(bench.wait(bench.submit("joint", joint.hash, "h", params={"kp": 6.0})["job"])["trial"])
     bench.request_promotion(limb)
-    with pytest.raises(SurefootError, match="joint: version .* was judged against limb .*; gate it against that"):
+    with pytest.raises(SurefootError, match=r"joint: version .* was judged against limb .*; gate it against that"):
         bench.request_promotion(other)
     assert bench._bases()["joint"].hash == joint.hash
 
@@ -185,6 +197,12 @@ def test_where_nothing_is_promoted_a_person_cannot_either(store: Path):
 def test_a_rule_is_filed_and_not_applied(store: Path):
     answer = workbench(store).propose_rule("R-99: slow down", "it fell")
     assert json.loads(Path(answer["filed"]).read_text())["rule"] == "R-99: slow down"
+
+
+def test_every_rule_proposal_has_a_file_of_its_own(store: Path):
+    bench = workbench(store)
+    filed = [bench.propose_rule(f"R-{i}: slow down", "it fell")["filed"] for i in range(3)]
+    assert [json.loads(Path(path).read_text())["rule"] for path in filed] == [f"R-{i}: slow down" for i in range(3)]
 
 
 def test_without_a_robot_there_is_nothing_to_roll_back(store: Path):
@@ -248,9 +266,9 @@ def note(store: Path, name: str, **spent: int) -> None:
     """The attempt that a job's process would have written down."""
     process = json.loads((store / "jobs" / name / "process.json").read_text())
     document = {"pid": process["pid"], "started": process["born"], "name": "limb", "kind": "gate", "slot": "limb",
-                "environment": "HalfCheetah-v5", "error": "in stage score", "attempt": f"1-{process['pid']}"} | spent  # fmt: skip
+                "environment": "HalfCheetah-v5", "error": "in stage score", "attempt": f"1-{process['pid']}"}  # fmt: skip
     (store / "attempts").mkdir()
-    (store / "attempts" / "1.json").write_text(json.dumps(document))
+    (store / "attempts" / "1.json").write_text(json.dumps(document | spent))
 
 
 def test_what_a_cancelled_gate_has_spent_is_in_its_one_row_and_stays_counted(store: Path):
@@ -279,7 +297,9 @@ def test_a_killed_process_that_nobody_waits_for_is_gone():
 def test_a_probe_that_runs_has_spent_what_it_asked_for(store: Path):
     bench = workbench(store)
     bench.jobs = Jobs(store, bury, lambda folder: subprocess.Popen(["sleep", "60"], start_new_session=True))
-    job = bench.probe("limb", active(bench), variants=[{}, {"stance_frequency": 4.2}], seeds=3, ticks=100, wait=0)["job"]
+    job = bench.probe("limb", active(bench), variants=[{}, {"stance_frequency": 4.2}], seeds=3, ticks=100, wait=0)[
+        "job"
+    ]
     assert bench.budget()["spent"]["environment_steps"] == 600
     assert bench.cancel(job)["env_steps"] == 0
     assert bench.budget()["spent"]["environment_steps"] == 0
@@ -289,7 +309,7 @@ def test_a_job_that_the_disk_refuses_is_refused_in_words(store: Path):
     bench = workbench(store)
     base = active(bench)
     (store / "jobs").write_text("in the way")
-    with pytest.raises(SurefootError, match="jobs/.lock: cannot be written: "):
+    with pytest.raises(SurefootError, match=r"jobs/\.lock: cannot be written: "):
         bench.submit("limb", base, "h", params={"stance_frequency": 4.2})
 
 

@@ -250,12 +250,9 @@ def test_episodes_without_a_score_are_shown_and_the_bench_fails(
     assert "half_cheetah: 0 of 2 episodes have a score: missed" in out
 
 
-@pytest.mark.parametrize(("told", "apart"), [(True, 0.0), (False, 1e-3)])
-def test_a_stack_that_is_told_predicts_the_world_as_it_is(
-    told: bool, apart: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stack_that_is_told_predicts_the_world_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """One tick ahead, the stack that was not told expects the robot's own mass."""
-    differences = []
+    differences: list[float] = []
 
     def look_ahead(guest: Guest, plant: DisturbedPlant, result: EpisodeResult, **options: object) -> None:
         plant.reset(result.seed)
@@ -266,5 +263,7 @@ def test_a_stack_that_is_told_predicts_the_world_as_it_is(
         differences.append(max(np.abs(a - b).max() for a, b in zip(ahead, plant.state(), strict=False)))
 
     monkeypatch.setattr(score, "run_episode", look_ahead)
-    run_disturbed("half_cheetah", "mass +20 %", told, 1, 3, None, lambda message: None)
-    assert apart <= differences[0] < max(1e-6, 100 * apart)
+    for told in (True, False):
+        run_disturbed("half_cheetah", "mass +20 %", told, 1, 3, None, lambda message: None)
+    assert differences[0] < 1e-6
+    assert differences[1] > 1e-2

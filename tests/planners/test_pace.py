@@ -55,7 +55,7 @@ def test_a_budget_between_one_candidate_and_the_tick_is_kept(seconds: float, wai
     (0.06, 1.0, 1, "--budget 60 ms: an answer must be there after 50 ms"),
     (0.25, 0.9, 5, "--budget 250 ms: an answer must be there after 250 ms"),
     (0.0001, 0.9, 1, "--budget 0.1 ms: one candidate takes 3 ms here, so nothing could be chosen; give more, "
-                     "up to 45 ms"),
+                     "below 45 ms"),
 ])  # fmt: skip
 def test_a_budget_that_no_tick_keeps_is_one_line(seconds: float, wait: float, every: int, said: str) -> None:
     with pytest.raises(SurefootError) as caught:

@@ -88,7 +88,9 @@ def test_of_a_tree_that_is_late_from_the_start_one_candidate_is_simulated(tree: 
 def test_a_tree_counts_what_it_finished_and_a_replay_of_so_many_decides_alike(late_in: int) -> None:
     """The deadline passes in one call after the other: batches of the first level, the best two alone, their pairs."""
     timed, counted = planner_of(CHEETAH, *SMALL_TREE), planner_of(CHEETAH, *SMALL_TREE)
-    simulate, calls, finished = timed.rollouts.run, [], []
+    simulate = timed.rollouts.run
+    calls: list[bool] = []
+    finished: list[int] = []
 
     def run(*arguments: Any, **options: Any) -> np.ndarray:
         assert options["deadline"] is not None

@@ -168,7 +168,9 @@ class Loop:
             self.swap.poll()
             self.crew.attend()
             for role, member in zip(self.guard.seats["role"], self.crew.members, strict=True):
-                assert role <= Role.EMPTY or member is not None  # or the guard would use memory that is gone
+                assert role <= Role.EMPTY or (
+                    member is not None and member.ready
+                )  # or the guard would use memory that is gone
             if end is not End.RUNNING:
                 self.reset()
 

@@ -169,7 +169,9 @@ def test_events_come_back_with_their_tick(tmp_path: Path) -> None:
     assert (event["tick"], event["event"], event["seat"]) == (17, "worker_died", 1)
 
 
-@pytest.mark.parametrize("text", ['{"event": "swap_rejected", "reason": "' + "x" * 2000, "[" * 2000, "7", "\u672c" * 500])
+@pytest.mark.parametrize(
+    "text", ['{"event": "swap_rejected", "reason": "' + "x" * 2000, "[" * 2000, "7", "\u672c" * 500]
+)
 def test_an_event_that_cannot_be_read_does_not_stop_the_recorder(tmp_path: Path, text: str) -> None:
     """It was never given back, so every restarted recorder died on it too."""
     rows, events = rings()

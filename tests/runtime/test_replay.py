@@ -35,3 +35,12 @@ def test_a_swapped_run_is_compared_up_to_the_first_commit(tmp_path: Path) -> Non
     report = replay_run(folder)
     assert (report.compared, report.differing) == (COMMIT, 0)
     assert f"tick {COMMIT}" in report.notes[0]
+
+
+def test_a_resumed_run_is_compared_from_its_own_beginning(tmp_path: Path) -> None:
+    folder = recorded(tmp_path / "run")
+    write(folder, {"stage": "probation", "tick": 3, "slots": {}}, {"event": "resumed", "slots": {}, "own": True})
+    assert first_swap(folder) is None
+    write(folder, {"event": "resumed", "slots": {}, "own": False})
+    report = replay_run(folder)
+    assert (report.compared, report.filtered, report.differing) == (0, 20, 0)

@@ -332,7 +332,7 @@ def test_kill_is_final_and_harmless_twice():
 
 
 def test_a_program_that_does_not_exist_is_an_error():
-    with pytest.raises(SurefootError, match="/no/such/program: cannot be started: .*No such file"):
+    with pytest.raises(SurefootError, match=r"/no/such/program: cannot be started: .*No such file"):
         spawn(["/no/such/program"], [], Limits(), None)
 
 
@@ -346,7 +346,7 @@ def test_a_child_that_cannot_be_watched_is_an_error_and_is_gone(monkeypatch):
 
     open_before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "pidfd_open", refuse)
-    with pytest.raises(SurefootError, match="cannot be started: .*Too many open files"):
+    with pytest.raises(SurefootError, match=r"cannot be started: .*Too many open files"):
         spawn([sys.executable, "-c", "input()"], [], Limits(required=Level.PROCESS), None)
     assert not Path(f"/proc/{started[0]}").exists()
     assert len(os.listdir("/proc/self/fd")) == open_before

@@ -91,7 +91,9 @@ def test_a_ladder_that_climbs_as_fast_as_another_one_outdoes_it() -> None:
 
 def invented(random: Random, name: str) -> Rule:
     """A rule on the tilt, with few choices for each key, so that pairs often shadow each other."""
-    when = random.choice([TILT, TILT, STEEP, "any j in hinges: q[j] > 1 rad", "at least 2 of j in hinges: q[j] > 1 rad"])
+    when = random.choice(
+        [TILT, TILT, STEEP, "any j in hinges: q[j] > 1 rad", "at least 2 of j in hinges: q[j] > 1 rad"]
+    )
     back = random.choice(["", "", "tilt < 0.5 rad", "tilt < 0.3 rad"])
     window = random.randint(1, 5)
     return Rule(
