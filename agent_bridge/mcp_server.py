@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mcp.server import MCPServer
@@ -30,13 +30,14 @@ shows the gate's seeds, or changes safety rules. {RULE}"""
 class Server(MCPServer[Any]):
     """Refuses arguments that a tool does not have; the SDK would leave them out and call it all the same."""
 
+    known: Mapping[str, Iterable[str]] = {}
+    """The names of each tool's arguments."""
+
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         """Calls a tool, or says which argument it has not."""
-        tools = tools_of(Workbench)
-        known = tools[name].arguments.model_fields if name in tools else arguments
-        for key in arguments:
-            if key not in known:
-                raise ToolError(f"{name}: no argument {key!r}; {nearest(key, known)}")
+        known = set(self.known.get(name, arguments))
+        for key in arguments.keys() - known:
+            raise ToolError(f"{name}: no argument {key!r}; {nearest(key, known)}")
         return await super().call_tool(name, arguments, context)
 
 
@@ -44,7 +45,9 @@ def make_server(bench: Workbench) -> MCPServer:
     """The server of one workbench; nothing heavy is imported until a tool is called."""
     server = Server("surefoot", instructions=INSTRUCTIONS.format(stack=bench.stack_name))
     one_at_a_time = threading.RLock()
-    for tool in tools_of(type(bench)).values():
+    tools = tools_of(type(bench))
+    server.known = {name: tool.arguments.model_fields for name, tool in tools.items()}
+    for tool in tools.values():
         server.add_tool(
             _wrapped(bench, tool, one_at_a_time), name=tool.name, description=tool.description, structured_output=False,
             annotations=ToolAnnotations(read_only_hint=not tool.writes, destructive_hint=False),

@@ -292,17 +292,14 @@ class Swap:
 
     def take_back(self, transaction: Transaction, reason: str) -> None:
         """Ends a transaction that is going on, at an operator's wish."""
+        if transaction.phase is Phase.COMMITTING:
+            self._guard.state["wanted"] = -1
+            if self._guard.state["active"] == self._seat:  # the guard was first
+                self._commit(transaction, int(self._guard.state["tick"]))
         if transaction.phase is Phase.PROBATION:
             self._go_back(transaction, reason)
-        elif transaction.phase is not Phase.RETURNING:
-            state = self._guard.state
-            state["wanted"] = -1
-            if transaction.phase is Phase.COMMITTING and state["active"] == self._seat:  # the guard was first
-                self._commit(transaction, int(state["tick"]))
-                if transaction.phase is Phase.PROBATION:
-                    self._go_back(transaction, reason)
-            else:
-                self._reject(transaction, reason)
+        elif transaction.phase in (Phase.STARTING, Phase.SHADOW, Phase.COMMITTING):
+            self._reject(transaction, reason)
 
     def _go_back(self, transaction: Transaction, reason: str) -> None:
         """Has the guard return at its next tick; it may have done so by itself."""

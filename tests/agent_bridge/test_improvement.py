@@ -42,7 +42,8 @@ def promoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Version:
     limb = bench._bases()["limb"]
     bench.submit("limb", limb.hash, "h", params={"stance_frequency": 4.2})
     bench.request_promotion(1)
-    return bench._bases()["limb"]
+    version: Version = bench._bases()["limb"]
+    return version
 
 
 def last(store: Path) -> Trial:
@@ -63,7 +64,12 @@ def test_what_was_promoted_last_is_compared_with_the_stack_and_its_steps_are_cou
 def test_no_guest_sees_a_seed_of_the_plant(promoted: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[int] = []
     reset = Guest.reset
-    monkeypatch.setattr(Guest, "reset", lambda guest, seed: (seen.append(seed), reset(guest, seed)))
+
+    def notes(guest: Guest, seed: int) -> None:
+        seen.append(seed)
+        reset(guest, seed)
+
+    monkeypatch.setattr(Guest, "reset", notes)
     main("to see", STACK, "limb", None, tmp_path, json=True)
     assert seen[:3] == seen[3:]  # the same for both, behind a guest's own first reset
     assert not {7, 8} & set(seen)

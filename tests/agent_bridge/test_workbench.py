@@ -265,8 +265,10 @@ def test_a_cancelled_job_ends_with_all_that_it_started_and_has_its_row(store: Pa
 def note(store: Path, name: str, **spent: int) -> None:
     """The attempt that a job's process would have written down."""
     process = json.loads((store / "jobs" / name / "process.json").read_text())
-    document = {"pid": process["pid"], "started": process["born"], "name": "limb", "kind": "gate", "slot": "limb",
-                "environment": "HalfCheetah-v5", "error": "in stage score", "attempt": f"1-{process['pid']}"}  # fmt: skip
+    document = {
+        "pid": process["pid"], "started": process["born"], "name": "limb", "kind": "gate", "slot": "limb",
+        "environment": "HalfCheetah-v5", "error": "in stage score", "attempt": f"1-{process['pid']}",
+    }  # fmt: skip
     (store / "attempts").mkdir()
     (store / "attempts" / "1.json").write_text(json.dumps(document | spent))
 
@@ -297,9 +299,8 @@ def test_a_killed_process_that_nobody_waits_for_is_gone():
 def test_a_probe_that_runs_has_spent_what_it_asked_for(store: Path):
     bench = workbench(store)
     bench.jobs = Jobs(store, bury, lambda folder: subprocess.Popen(["sleep", "60"], start_new_session=True))
-    job = bench.probe("limb", active(bench), variants=[{}, {"stance_frequency": 4.2}], seeds=3, ticks=100, wait=0)[
-        "job"
-    ]
+    variants = [{}, {"stance_frequency": 4.2}]
+    job = bench.probe("limb", active(bench), variants=variants, seeds=3, ticks=100, wait=0)["job"]
     assert bench.budget()["spent"]["environment_steps"] == 600
     assert bench.cancel(job)["env_steps"] == 0
     assert bench.budget()["spent"]["environment_steps"] == 0

@@ -24,13 +24,15 @@ class Bench:
     """A crew whose workers are mailboxes that say at once that they are warm."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.now, self.trouble = 100.0, None
+        self.now = 100.0
+        self.trouble: Exception | None = None
         self.events: list[str] = []
         state = np.zeros(1, [("tick", "i8")])[0]
-        self.guard: Any = SimpleNamespace(seats=empty_seats(), state=state)
+        self.guard = SimpleNamespace(seats=empty_seats(), state=state)
         patch.setattr("runtime.crew.Recruit", self.recruit)
         patch.setattr("runtime.crew.time", SimpleNamespace(monotonic=lambda: self.now))
-        self.crew = Crew(self.guard, LAYOUT, WorkerSpec(stack={}), folder, lambda name, **_: self.events.append(name),
+        guard: Any = self.guard
+        self.crew = Crew(guard, LAYOUT, WorkerSpec(stack={}), folder, lambda name, **_: self.events.append(name),
                          size=1, module="none", versions={}, limits=Limits())  # fmt: skip
 
     def recruit(self, *_: Any, **__: Any) -> Any:

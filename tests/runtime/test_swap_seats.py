@@ -155,7 +155,7 @@ def test_a_swap_that_cannot_begin_stands_in_no_others_way(loop: Loop, trouble: s
             patch.setattr(loop.crew, "free_seat", lambda: None)
         else:
             patch.setattr(loop.crew, "full", True)
-        with pytest.raises(SurefootError, match="no seat is free|cannot be started now"):
+        with pytest.raises(SurefootError, match=r"no seat is free|cannot be started now"):
             loop.ask({"joint": version})
     assert loop.lifecycle.stage_of("joint", version.hash) is Stage.REJECTED
     loop.ask({"joint": version})
