@@ -1,7 +1,7 @@
 """Whether a tick can keep a budget in time, found out before anything moves.
 
-A budget as long as the tick waits makes every answer late; one that is shorter than a single candidate chooses nothing,
-because the plan as it stands is simulated however late it is.
+A budget as long as the tick is a mistake, though the worker would cut it off; one that is shorter than a single
+candidate chooses nothing, because the plan as it stands is simulated however late it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REPEATS = 5
 
 
 def check_pace(
-    stack: Stack, planner: Planner, budget: Budget, wait: float, clock: Callable[[], float] = time.perf_counter
+    stack: Stack, planner: Planner, budget: Budget, clock: Callable[[], float] = time.perf_counter
 ) -> None:
     """Refuse a budget in time that no tick of a real-time run can keep; a number of candidates is cut off in time.
 
@@ -29,16 +29,15 @@ def check_pace(
         stack: What runs.
         planner: Its planner, warm or not; it forgets its plan. It is closed before it is refused.
         budget: The planner's, per plan.
-        wait: How long a tick waits for its answer, as a fraction of the period.
         clock: Time [s].
 
     Raises:
-        SurefootError: the budget is no shorter than the tick waits (a planner beside the layers: than its ticks are),
-            or shorter than one candidate takes here.
+        SurefootError: the budget is no shorter than the tick (a planner beside the layers: than its ticks), or shorter
+            than one candidate takes here.
     """
     if budget.seconds is None:
         return
-    available = stack.period * (wait if planner.every == 1 else planner.every)
+    available = stack.period * planner.every
     if budget.seconds >= available * (1.0 - 1e-9):
         planner.close()
         raise SurefootError(

@@ -44,8 +44,8 @@ class Budget:
         return str(self.candidates) if self.seconds is None else f"{self.seconds * 1e3:g} ms"
 
     def within(self, seconds: float) -> Budget:
-        """The same, cut off after a time if it has no time of its own."""
-        return self if self.seconds is not None else replace(self, seconds=seconds)
+        """The same, cut off after `seconds` if it would go on for longer."""
+        return replace(self, seconds=seconds if self.seconds is None else min(self.seconds, seconds))
 
 
 class Spending:

@@ -132,7 +132,7 @@ class Crew:
             before: Layout of the state that it takes over, as another worker reported it.
 
         Raises:
-            SurefootError, OSError, RuntimeError: See `Recruit`.
+            SurefootError, OSError: See `Recruit`.
         """
         limits, before = self._limits, before or self.takes_over.get(seat)
         if all(map(shipped, versions.values())):
@@ -151,7 +151,7 @@ class Crew:
         """Starts the worker of a seat that is kept; a machine that has no room for it now is asked again later."""
         try:
             self.hire(seat, self.kept[seat])
-        except (SurefootError, OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
+        except (SurefootError, OSError) as error:
             self._pause(seat)
             self._event("worker_not_started", seat=seat, reason=str(error)[:300])
 

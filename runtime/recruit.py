@@ -63,8 +63,8 @@ class Recruit:
             module: The worker program.
 
         Raises:
-            SurefootError: The machine offers less than the sandbox that `limits` asks for.
-            OSError, RuntimeError: It has no room for another process; nothing stays open.
+            SurefootError: The machine offers less than the sandbox that `limits` asks for, or starts no process.
+            OSError: It has no room for what the worker needs; nothing stays open.
         """
         self.level: Level | None = None
         self.loaded: dict[str, str] = {}

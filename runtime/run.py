@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 
 from controllers.stack import Stack, build_stack, load_stack
+from planners.pace import check_pace
 from planners.planner import Budget, choose_planner, make_planner, parse_budget
 from runtime import config, journal
 from runtime.compiled import cache_folder
@@ -169,6 +170,8 @@ def run(
         say(f"compiling {stack.name} (once; it is kept in {cache_folder()})")
     try:
         made = make_planner(stack, request.planner, budget, request.threads)
+        if request.realtime and made is not None:
+            check_pace(stack, *made)
     except SurefootError:
         if not request.resume:
             (folder / "config.yaml").unlink()

@@ -142,7 +142,7 @@ class Swap:
         active = self._crew.members[int(self._guard.state["active"])]
         try:
             self._crew.hire(seat, transaction.versions, active.recruit.described if active else None)
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             raise SurefootError(f"its worker cannot be started now ({error}); ask again later") from None
         self._seat, self._former = seat, -1
         self.transactions.append(transaction)
@@ -291,7 +291,7 @@ class Swap:
             self._crew.dismiss(seat)
 
     def take_back(self, transaction: Transaction, reason: str) -> None:
-        """Ends a transaction that is going on, at an operator's wish."""
+        """Ends a transaction that is going on: an operator wishes it, or its worker is gone."""
         if transaction.phase is Phase.COMMITTING:
             self._guard.state["wanted"] = -1
             if self._guard.state["active"] == self._seat:  # the guard was first

@@ -87,8 +87,9 @@ class Host(Protocol):
         """Returns a compiled loop that serves in `respond`'s place until nothing came for a while, or None."""
 
 
-CUT_OFF = 0.8
-"""Fraction of its time, from the request on, after which a planner with a budget in candidates answers with its best.
+CUT_OFF, LATEST = 0.8, 0.9
+"""Fraction of its time, from the request on, after which a planner answers with its best; the later one is for a budget
+in time that asks for more, where nothing is waited for.
 
 On a machine where they all fit, a real-time run gives the same actions as lockstep; on a slower one it plans less
 instead of answering late. The tape says how many candidates were finished, so both replay."""
@@ -110,7 +111,8 @@ class StackHost:
         made = make_planner(stack, spec.planner, budget, spec.threads)
         if made is not None:
             planner, budget = made
-            made = planner, budget if spec.lockstep else budget.within(CUT_OFF * stack.period * planner.every)
+            share = LATEST if spec.one_tick and budget.seconds is not None else CUT_OFF
+            made = planner, budget if spec.lockstep else budget.within(share * stack.period * planner.every)
         self.robot = stack.robot
         self.guest = Guest(stack, *(made or (None, None)))
         if self.guest.beside is not None and not spec.lockstep:

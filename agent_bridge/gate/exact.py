@@ -21,7 +21,6 @@ def same_actions(subject: Subject, stage: str) -> StageResult:
     """Runs a stage's episodes; every command, asked for and sent, must be the parent's own."""
     result, episodes = StageResult(stage), _episodes(subject, stage)
     both = subject.evaluator.both(subject.spec(candidate=False), subject.spec(candidate=True), episodes)
-    result.figures = {"episodes": len(episodes), "same_ticks": sum(theirs.steps for theirs in both[0])}
     for episode, theirs, mine in zip(episodes, *both, strict=True):
         tick, name = first_difference(theirs.actions, mine.actions), episode.condition.name
         if mine.error is not None and (theirs.error is None or not mine.actions):
@@ -33,7 +32,8 @@ def same_actions(subject: Subject, stage: str) -> StageResult:
             )
         if result.reasons:
             subject.evaluator.worst = (), episode
-            break
+            return result
+    result.figures = {"episodes": len(episodes), "same_ticks": sum(theirs.steps for theirs in both[0])}
     return result
 
 

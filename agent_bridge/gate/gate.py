@@ -228,8 +228,8 @@ def _keep_worst(subject: Subject, reason: str) -> str:
         return ""
     try:
         return str(keep(subject.store, subject.spec(candidate=True), subject.evaluator.worst[1], subject.slot, reason))
-    except (SurefootError, OSError) as error:
-        return f"not kept: {error}"
+    except Exception as error:  # told, whatever it is: it must not take the verdict along
+        return f"not kept: {type(error).__name__}: {error}"
 
 
 def _conclude(results: list[StageResult], kind: str) -> tuple[str, str, list[str]]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from agent_bridge.gate.conditions import Condition, DisturbedPlant
 from agent_bridge.gate.workers import Episode, GuestSpec, OwnSeed, rules_for
-from agent_bridge.records.attempts import Attempt
+from agent_bridge.records.attempts import Attempt, require_store
 from agent_bridge.records.trial import Trial
 from controllers.stack import Stack
 from runtime.episode import EpisodeResult, run_episode
@@ -104,8 +104,8 @@ def _counted(store: Path, spec: GuestSpec, episode: Episode, slot: str, why: str
         result.error = f"{type(error).__name__}: {error}"
         raise
     finally:
-        steps = {"environment_steps": result.steps, "planner_steps": result.control_steps}
-        attempt.finish(dataclasses.replace(about, **steps, error=result.error or ""))
+        spent = dataclasses.replace(about, environment_steps=result.steps, planner_steps=result.control_steps)
+        attempt.finish(dataclasses.replace(spent, error=result.error or ""))
 
 
 def _run(spec: GuestSpec, episode: Episode, result: EpisodeResult) -> Kept:
@@ -214,6 +214,7 @@ def replay(store: Path, name: str, versions: dict[str, Version] | None = None) -
     The ledger has a row for it.
     """
     bundle = find(store, name)
+    require_store(store)
     spec, episode = spec_of(bundle, store, versions)
     rows = trace_of(bundle, spec.base())
     again = _counted(store, spec, episode, bundle.document["slot"], "replayed", bundle.folder)

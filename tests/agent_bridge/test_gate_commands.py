@@ -1,6 +1,7 @@
 """The gate's and the records' commands: wrong requests are one line each, before anything is written."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ GATE = ("gate", str(LAYER), "--slot", "limb", "--robot", "half_cheetah", "--set"
 @pytest.mark.parametrize("words", [(), ("--run", "robot")])
 def test_a_gate_compares_with_what_runs(surefoot, robot, monkeypatch, words):
     """A verdict against the stack file's own versions would be refused after the first swap."""
-    asked = {}
+    asked: dict[str, Any] = {}
 
     def run_gate(candidate, slot, stack, store, **options):
         asked.update(options, values=candidate.values)

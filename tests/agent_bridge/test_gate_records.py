@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agent_bridge import probe
@@ -55,7 +56,7 @@ def test_the_verdict_stands_before_its_failure_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(gate_module, "keep", full)
     found = rejected(tmp_path)
     assert (found.verdict, found.trial) == ("reject", 1)
-    assert found.failure == "not kept: [Errno 28] No space left on device"
+    assert found.failure == "not kept: OSError: [Errno 28] No space left on device"
 
 
 def test_a_failure_that_is_kept_or_replayed_is_counted(tmp_path, monkeypatch):
@@ -97,7 +98,7 @@ def test_the_scores_of_a_parent_that_failed_are_not_kept(tmp_path, monkeypatch):
     def evaluate(stack, versions, seeds, ticks):
         ran.append(seeds)
         error = "unstable" if len(ran) == 1 else None
-        return [Shown(EpisodeResult(0, total=5.0, error=error), None)]
+        return [Shown(EpisodeResult(0, total=5.0, error=error), np.zeros(0))]
 
     monkeypatch.setattr(probe, "evaluate", evaluate)
     for _ in range(3):

@@ -6,7 +6,7 @@ import pytest
 from agent_bridge.gate.gatefile import load_gate
 from agent_bridge.gate.safety import chance_of_falls, safety
 from agent_bridge.gate.stage import Subject
-from agent_bridge.gate.workers import Played
+from agent_bridge.gate.workers import Evaluator, Played
 from controllers.stack import load_stack
 from runtime.versions import stack_versions
 
@@ -15,10 +15,11 @@ VERSIONS = stack_versions(STACK)
 GATE = load_gate("half_cheetah")
 
 
-class Told:
-    """An evaluator whose episodes fall as the test says: (side, fault, pair) -> fallen."""
+class Told(Evaluator):
+    """Its episodes fall as the test says: (side, fault, pair) -> fallen."""
 
     def __init__(self, falls):
+        super().__init__("sequential", 1)
         self.falls, self.asked = falls, []
 
     def both(self, parent, candidate, episodes):

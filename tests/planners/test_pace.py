@@ -36,30 +36,27 @@ class SlowPlanner:
         self.closed = True
 
 
-def check(seconds: float, wait: float = 0.9, every: int = 1) -> Any:
+def check(seconds: float, every: int = 1) -> Any:
     planner: Any = SlowPlanner(every)
-    check_pace(CHEETAH, planner, Budget(seconds=seconds), wait, planner.clock)
+    check_pace(CHEETAH, planner, Budget(seconds=seconds), planner.clock)
     return planner
 
 
-@pytest.mark.parametrize(("seconds", "wait", "every"), [
-    (0.0449, 0.9, 1), (NEEDED * 1.001, 0.9, 1), (0.0499, 1.0, 1), (0.249, 0.9, 5),
-])  # fmt: skip
-def test_a_budget_between_one_candidate_and_the_tick_is_kept(seconds: float, wait: float, every: int) -> None:
-    assert not check(seconds, wait, every).closed
+@pytest.mark.parametrize(("seconds", "every"), [(0.045, 1), (NEEDED * 1.001, 1), (0.0499, 1), (0.249, 5)])
+def test_a_budget_between_one_candidate_and_the_tick_is_kept(seconds: float, every: int) -> None:
+    assert not check(seconds, every).closed
 
 
-@pytest.mark.parametrize(("seconds", "wait", "every", "said"), [
-    (0.045, 0.9, 1, "--budget 45 ms: an answer must be there after 45 ms, so every one would be late; "
-                    "give less, such as 36 ms"),
-    (0.06, 1.0, 1, "--budget 60 ms: an answer must be there after 50 ms"),
-    (0.25, 0.9, 5, "--budget 250 ms: an answer must be there after 250 ms"),
-    (0.0001, 0.9, 1, "--budget 0.1 ms: one candidate takes 3 ms here, so nothing could be chosen; give more, "
-                     "below 45 ms"),
+@pytest.mark.parametrize(("seconds", "every", "said"), [
+    (0.05, 1, "--budget 50 ms: an answer must be there after 50 ms, so every one would be late; "
+              "give less, such as 40 ms"),
+    (0.06, 1, "--budget 60 ms: an answer must be there after 50 ms"),
+    (0.25, 5, "--budget 250 ms: an answer must be there after 250 ms"),
+    (0.0001, 1, "--budget 0.1 ms: one candidate takes 3 ms here, so nothing could be chosen; give more, below 50 ms"),
 ])  # fmt: skip
-def test_a_budget_that_no_tick_keeps_is_one_line(seconds: float, wait: float, every: int, said: str) -> None:
+def test_a_budget_that_no_tick_keeps_is_one_line(seconds: float, every: int, said: str) -> None:
     with pytest.raises(SurefootError) as caught:
-        check(seconds, wait, every)
+        check(seconds, every)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -67,13 +64,13 @@ def test_a_budget_that_no_tick_keeps_is_one_line(seconds: float, wait: float, ev
 def test_a_refused_planner_is_closed() -> None:
     planner: Any = SlowPlanner()
     with pytest.raises(SurefootError):
-        check_pace(CHEETAH, planner, Budget(seconds=0.0001), 0.9, planner.clock)
+        check_pace(CHEETAH, planner, Budget(seconds=0.0001), planner.clock)
     assert planner.closed
 
 
 def test_a_number_of_candidates_is_not_timed() -> None:
     planner: Any = SlowPlanner()
-    check_pace(CHEETAH, planner, Budget(candidates=10**6), 0.9, planner.clock)
+    check_pace(CHEETAH, planner, Budget(candidates=10**6), planner.clock)
     assert planner.time == 0.0
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from runtime.crew import Crew
+from runtime.errors import SurefootError
 from runtime.mailbox import Mailbox, mail_layout
 from runtime.records import load_robot
 from runtime.sandbox import Level, Limits
@@ -101,7 +102,7 @@ def test_a_machine_without_room_for_a_process_is_asked_again_after_a_pause(bench
     for _ in range(50):
         bench.attend(1)
     assert bench.events.count("worker_not_started") == 1
-    bench.trouble = RuntimeError("can't start new thread")
+    bench.trouble = SurefootError("python: cannot be started: can't start new thread")
     bench.now += 60.0
     bench.attend(1)
     assert bench.events.count("worker_not_started") == 2
