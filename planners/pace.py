@@ -20,9 +20,7 @@ REPEATS = 5
 """Candidates that are timed; the fastest counts, so that a busy machine refuses nothing that it can do."""
 
 
-def check_pace(
-    stack: Stack, planner: Planner, budget: Budget, clock: Callable[[], float] = time.perf_counter
-) -> None:
+def check_pace(stack: Stack, planner: Planner, budget: Budget, clock: Callable[[], float] = time.perf_counter) -> None:
     """Refuse a budget in time that no tick of a real-time run can keep; a number of candidates is cut off in time.
 
     Args:

@@ -150,7 +150,7 @@ def _filter(
     row: np.ndarray,
     result: EpisodeResult,
 ) -> np.ndarray:
-    """What is to be sent for the commands (1,) of a plan of an age [s]: a control (leg, segment) that passed the rules."""
+    """What is to be sent for the commands (1,) of a plan of an age [s]: a control (leg, segment) past the rules."""
     sent: np.ndarray = commands["joint"]["control"][0].copy()
     if monitor is None:
         return sent

@@ -10,6 +10,7 @@ worker can therefore answer any tick, which is what makes a spare, a shadow and 
 answer never happened.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -147,8 +148,11 @@ class Mailbox:
     def create(cls, layout: Layout) -> "Mailbox":
         """Makes a mailbox for a new worker: the guard's end."""
         requests, answers, semaphores = _sizes(layout)
-        descriptors = (_memfd("requests", requests), _memfd("answers", answers), _memfd("semaphores", semaphores))
-        box = cls(layout, descriptors, guard=True)
+        with contextlib.ExitStack() as made:  # closed again if the machine has not got them all
+            descriptors = (_memfd("requests", requests, made), _memfd("answers", answers, made),
+                           _memfd("semaphores", semaphores, made))  # fmt: skip
+            box = cls(layout, descriptors, guard=True)
+            made.pop_all()
         for address in (box.request_ready, box.answer_ready):
             if _libc.sem_init(ctypes.c_void_p(address), 1, 0):
                 raise SurefootError(f"mailbox: no process-shared semaphores here ({os.strerror(ctypes.get_errno())})")
@@ -194,9 +198,10 @@ def _sizes(layout: Layout) -> tuple[int, int, int]:
     return SLOTS * layout.request.itemsize, _HELLO_BYTES + SLOTS * layout.answer.itemsize, mmap.PAGESIZE
 
 
-def _memfd(name: str, size: int) -> int:
+def _memfd(name: str, size: int, made: contextlib.ExitStack) -> int:
     """Returns a descriptor of `size` zero bytes of shared memory that leaves no name behind and can be sealed."""
     descriptor = os.memfd_create(f"surefoot-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    made.callback(os.close, descriptor)
     os.ftruncate(descriptor, size)
     return descriptor
 

@@ -53,9 +53,9 @@ FACTS = np.dtype(
     ],
     align=True,
 )
-"""What the guard tells about itself: time since the plan in force took effect [s], lateness of this tick [s], a stop was
-requested, the mode (index into `model.MODES`), the guest answered this tick, an operator re-armed the robot (true for
-one tick)."""
+"""What the guard tells about itself: time since the plan in force took effect [s], lateness of this tick [s], a stop
+was requested, the mode (index into `model.MODES`), the guest answered this tick, an operator re-armed the robot (true
+for one tick)."""
 RULE_STATE = np.dtype(
     [("tripped", "i4"), ("held", "i4"), ("recent", "u8"), ("releasing", "i4"), ("elapsed", "i4"), ("trips", "i8"),
      ("action", "i4"), ("verdict", "i4"), ("step", "i8"), ("margin", "f8")], align=True,

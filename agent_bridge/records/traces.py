@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.falls import FALL_TILT, fall_ticks
 from runtime.errors import SurefootError, nearest
+from runtime.falls import FALL_TILT, fall_ticks
 from runtime.records import Robot, flatten, lookup
 from runtime.tape import TERMS
 
