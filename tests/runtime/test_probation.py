@@ -89,7 +89,7 @@ def test_the_rules_that_take_over_are_those_that_hold_damp_or_cut_at_some_step()
     rules = stack_rules(load_stack("ant-rhythm"))
     severe = taking_over(compile_rules(rules))
     for i, rule in enumerate(rules.rules):
-        assert bool(severe >> i & 1) == any(str(step).split()[0] in ("hold", "damp", "cut") for step in rule.steps)
+        assert bool(severe >> i & 1) == any(str(step).split()[0] in ("hold", "damp", "cut") for step in rule.ladder)
 
 
 def test_arming_is_no_violation() -> None:
