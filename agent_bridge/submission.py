@@ -33,6 +33,7 @@ def run_submission(store: Path, request: Mapping[str, Any], progress: Callable[[
         versions.get(request["variants"][0]), request["slot"], request["stack"], store, kind=request["gate_kind"],
         hypothesis=request["hypothesis"], change=f"{request['change']} (by {request['agent']})".strip(), bases=bases,
         tokens=request.get("tokens", "unavailable"), cost=request.get("cost", "unavailable"),
+        next_hypothesis=request.get("next_hypothesis", ""),
         on_progress=lambda stage: progress(f"gate: {stage.stage}, {stage.number} of {stage.of}"),
     )  # fmt: skip
     result: dict[str, Any] = {

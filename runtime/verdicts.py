@@ -24,6 +24,7 @@ from runtime.versions import VersionStore
 ACCEPT = "accept"
 SOURCES = (
     "agent_bridge/gate/*.py",
+    "planners/*.py",
     "runtime/episode.py",
     "runtime/plants/*.py",
     "safety/*.py",

@@ -100,6 +100,7 @@ def run_gate(
     required: Level = Level.FULL,
     tokens: Any = "unavailable",
     cost: Any = "unavailable",
+    next_hypothesis: str = "",
     keep_failure: bool = True,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -120,6 +121,7 @@ def run_gate(
         required: Sandbox level below which the candidate is not run.
         tokens: What writing it took; for the ledger.
         cost: The same [US dollars].
+        next_hypothesis: What its author would try next.
         keep_failure: Keep the worst episode of a rejected version, to be replayed.
         on_progress: Called before and after each stage.
         cancelled: Asked between batches; true ends the gate with a row that says so.
@@ -138,7 +140,8 @@ def run_gate(
     for parent in parents.values():
         VersionStore(store / "versions").submit(parent)
 
-    def check() -> None:
+    def check() -> None:  # between two batches
+        attempt.update(_row(about, subject, results, error=f"in stage {STAGES[len(results)]}"))
         if cancelled():
             raise Cancelled("the gate was cancelled")
 
@@ -148,12 +151,13 @@ def run_gate(
         name=f"{slot} {candidate.hash[:12]}", kind="compression" if kind == "simplify" else "gate",
         environment=loaded.robot.environment, slot=slot, parent=parents[slot].hash, candidate=candidate.hash,
         hypothesis=hypothesis, change=change, supersedes=supersedes, tokens=tokens, cost=cost,
+        next_hypothesis=next_hypothesis,
         versions={p: version(p) for p in PACKAGES} | {"gate": settings.hash, "stack": loaded.name},
     )  # fmt: skip
     attempt = Attempt(store, about)
     begun, results = time.monotonic(), list[StageResult]()
     try:
-        _stages(subject, attempt, about, results, on_progress, check)
+        _stages(subject, results, on_progress, check)
         verdict, stage, reasons = _conclude(results, kind)
     except BaseException as error:
         with contextlib.suppress(SurefootError):  # a disk that is full now; what went wrong first is what is told
@@ -205,12 +209,10 @@ def _check(
 
 
 def _stages(
-    subject: Subject, attempt: Attempt, about: Trial, results: list[StageResult],
-    on_progress: Callable[[Progress], None], check: Callable[[], None],
-) -> None:  # fmt: skip
+    subject: Subject, results: list[StageResult], on_progress: Callable[[Progress], None], check: Callable[[], None]
+) -> None:
     for number, name in enumerate(STAGES, 1):
         check()
-        attempt.update(_row(about, subject, results, error=f"in stage {name}"))
         on_progress(Progress(name, number, len(STAGES), None))
         begun = time.monotonic()
         subject.evaluator.worst = None
