@@ -75,8 +75,9 @@ def _measure_rule(rules: RuleSet, rule: Rule, tests: TestFile) -> RuleCoverage:
     single = only(rules, rule)
     original = compile_rules(single)
     result.missing += [f"alone, it fails {f}" for test in own for f in judge(single, original, test)]
+    watched = [Reference(single, seen(single, test)) for test in own]
     for atom in atoms(rule):
-        result.missing += [f"no test shows that {gap}" for gap in _independence(single, rule, atom, own)]
+        result.missing += [f"no test shows that {gap}" for gap in _independence(rule, atom, watched)]
     for name, mutant in mutants(rule, rules.signals):
         changed = only(rules, mutant)
         tape = compile_rules(changed)
@@ -123,20 +124,20 @@ def atoms(rule: Rule) -> list[Node]:
     return list(dict.fromkeys(n for root in roots for n in root.walk() if isinstance(n, Compare | Flag | Unknown)))
 
 
-def _independence(rules: RuleSet, rule: Rule, atom: Node, own: list[RuleTest]) -> list[str]:
+def _independence(rule: Rule, atom: Node, watched: list[Reference]) -> list[str]:
     """Whether at some tick the atom is true on a lane and that alone decides, and at another one false."""
     roots = [root for root in (rule.when, rule.until) if root is not None and any(n == atom for n in root.walk())]
     past = (Ever, Always, Since, Edge, Overdue)
     reach = max([getattr(n, "ticks", 1) for root in roots for n in root.walk() if isinstance(n, past)], default=0)
     wanted = {True: f"the atom at {atom.at} decides while true", False: f"the atom at {atom.at} decides while false"}
-    for test in own:
-        trace = seen(rules, test)
-        actual = Reference(rules, trace)
-        for t in range(len(trace)):
+    same = [n for root in roots for n in root.walk() if n == atom]
+    for actual in watched:
+        last = len(actual.trace) - 1
+        for t in range(last + 1):
             values = [actual.truth(atom, lane, t) for lane in range(atom.type.width)]
             for value in [v for v in wanted if v in values]:
-                flipped = Reference(rules, trace, {(atom, values.index(value), t): not value})
-                ticks = {t, min(t + reach, len(trace) - 1)}  # at once, or as late as it can show
+                flipped = actual.assuming({(id(n), values.index(value), t): not value for n in same})
+                ticks = {t, min(t + reach, last)}  # at once, or as late as it can show
                 if any(actual.truth(r, 0, s) is not flipped.truth(r, 0, s) for r in roots for s in ticks):
                     wanted.pop(value)
             if not wanted:

@@ -36,8 +36,8 @@ from safety.syntax import (
 from safety.trace import Trace
 
 Truth = bool | None
-Override = dict[tuple[Node, int, int], Truth]
-"""Truth values to assume for a node, a lane and a tick: what coverage asks 'what if' with."""
+Override = dict[tuple[int, int, int], Truth]
+"""Truth values to assume for a node (its `id`), a lane and a tick: what coverage asks 'what if' with."""
 
 
 def conjunction(values: list[Truth]) -> Truth:
@@ -61,7 +61,15 @@ class Reference:
     def __init__(self, rules: RuleSet, trace: Trace, override: Override | None = None) -> None:
         """Look at `trace`, assuming what `override` says."""
         self.rules, self.trace, self.override = rules, trace, override or {}
+        # By the node's identity: the rules keep their nodes alive, and hashing a tree costs more than evaluating it.
         self.memo: dict[tuple[int, int, int], Truth] = {}
+        self.numbers: dict[tuple[int, int, int], float] = {}
+
+    def assuming(self, override: Override) -> Reference:
+        """The same but for what `override` says about truths, on which no number depends."""
+        other = Reference(self.rules, self.trace, override)
+        other.numbers = self.numbers
+        return other
 
     def sample(self, node: Signal, lane: int, t: int) -> float:
         """A signal's value at tick t; NaN where it is not finite, out of range, or as old as its `stale`."""
@@ -73,6 +81,12 @@ class Reference:
 
     def number(self, node: Node, lane: int, t: int) -> float:
         """The value of a numeric expression; what is not finite is unknown."""
+        key = (id(node), lane, t)
+        if key not in self.numbers:
+            self.numbers[key] = self._number(node, lane, t)
+        return self.numbers[key]
+
+    def _number(self, node: Node, lane: int, t: int) -> float:
         match node:
             case Number(value=value):
                 return value
@@ -102,10 +116,9 @@ class Reference:
 
     def truth(self, node: Node, lane: int, t: int) -> Truth:
         """Whether a condition holds at tick t."""
-        key = (id(node), lane, t)  # the rules keep their nodes alive, and hashing a tree costs more than evaluating it
+        key = (id(node), lane, t)
         if key not in self.memo:
-            assumed = self.override and (node, lane, t) in self.override
-            self.memo[key] = self.override[node, lane, t] if assumed else self._truth(node, lane, t)
+            self.memo[key] = self.override[key] if key in self.override else self._truth(node, lane, t)
         return self.memo[key]
 
     def _truth(self, node: Node, lane: int, t: int) -> Truth:
