@@ -238,7 +238,8 @@ def undisturbed(first: np.ndarray, second: np.ndarray) -> int:
     """Ticks until one of two runs missed an answer, was late, planned less, or was stopped: then they must differ."""
     count = min(len(first), len(second))
     a, b = first[:count], second[:count]
-    bad = (a["stop"] != 0) | (b["stop"] != 0) | (a["miss"] != 0) | (b["miss"] != 0)
+    bad = (a["miss"] != 0) | (b["miss"] != 0)
+    bad |= (a["facts"]["stop_requested"] != 0) | (b["facts"]["stop_requested"] != 0)
     bad |= (a["skipped"] + b["skipped"] > 0) | (a["finished"] != b["finished"])
     return int(np.argmax(bad)) if bad.any() else count
 
