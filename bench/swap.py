@@ -2,7 +2,8 @@
 
 For each robot: an unswapped run of each of two versions, a run that changes between the two every few ticks, a run of
 full transactions (new worker, shadow, commit, probation) of random layers, and two runs of one seed, one of them
-swapped to versions that behave the same. The versions differ in one random parameter of every layer, by 10 %.
+swapped to versions that behave the same. The versions differ in one random parameter of every layer, by 10 %, and a
+mixture of the two is a third controller: it is run in lockstep, without any swap, beside the swapped run.
 """
 
 import contextlib
@@ -22,9 +23,10 @@ import numpy as np
 import typer
 from scipy.stats import mannwhitneyu
 
+from bench.alternating import returns
 from bench.latency import spread
 from controllers.stack import Stack, load_stack
-from planners.planner import choose_planner
+from planners.planner import choose_planner, parse_budget
 from runtime.carry import describe, state_key
 from runtime.errors import SurefootError
 from runtime.lifecycle import Lifecycle
@@ -34,7 +36,7 @@ from runtime.realtime import die_with_parent
 from runtime.seats import Role
 from runtime.supervisor import Outcome, Setup, Supervisor, Versioned
 from runtime.swap_requests import SwapRequests
-from runtime.versions import Version, VersionStore, make_version, stack_versions
+from runtime.versions import Version, VersionStore, load_versions, make_version, stack_versions
 from runtime.worker import WorkerSpec
 from safety.stack_rules import stack_rules
 
@@ -45,6 +47,7 @@ SHADOW, PROBATION = 5, 10  # ticks
 SHARE = 0.1  # by which a parameter differs
 IDENTICAL = 20  # commits of the run that is compared bit by bit
 SURE = "8"  # candidates of these runs: what fits into every tick of any machine, since a plan that is cut off differs
+MIXED = 12  # episodes of the mixture
 PER_TRANSACTION = 20  # commits for each full transaction
 
 Versions = Mapping[str, Version]
@@ -222,6 +225,13 @@ class Bench:
         policy = Policy(shadow=SHADOW, ticks=PROBATION)
         return self.run(1_000_000, self.own, poll, policy), told
 
+    def mixture(self, other: Versions, episodes: int) -> list[float]:
+        """Returns of lockstep episodes in which the two versions take turns as often as in the swapped run."""
+        stack = self.stack
+        stacks = stack, load_versions(stack.name, stack.document, Path(f"{stack.name}.yaml"), other)
+        budget = None if self._budget is None else parse_budget(self._budget, "budget")
+        return returns(stacks, self._planner, budget, PAUSE, EPISODE, range(episodes))
+
     def identical(self, seed: int) -> tuple[bool, int]:
         """Whether a run that is swapped to versions that do the same sends the same bits; and its commits."""
         same = {slot: alike(version) for slot, version in self.own.items()}
@@ -278,7 +288,7 @@ def measure(swaps: int, *, fifo: bool, seed: int, folder: Path, stacks: tuple[st
     runs: list[Run] = []
     at_commits, usual, told = [], [], []
     same: dict[str, tuple[bool, int]] = {}
-    returns: dict[str, dict[str, list[float]]] = {}
+    scores: dict[str, dict[str, list[float]]] = {}
     per_robot = max(1, swaps // len(stacks))
     for name in stacks:
         bench = Bench(name, folder, fifo=fifo)
@@ -292,8 +302,9 @@ def measure(swaps: int, *, fifo: bool, seed: int, folder: Path, stacks: tuple[st
         usual += [p.steps[~np.isnan(p.steps)] for p in plain]
         told += documents
         runs += [*plain, swapped, transacted]
-        returns[name] = {"unswapped": [float(r) for p in plain for r in p.returns],
-                         "swapped": [float(r) for r in swapped.returns]}  # fmt: skip
+        scores[name] = {"unswapped": [float(r) for p in plain for r in p.returns],
+                         "swapped": [float(r) for r in swapped.returns],
+                         "mixture": bench.mixture(other, MIXED)}  # fmt: skip
     steps, baseline = np.concatenate(at_commits), np.concatenate(usual)
     swapping = [r for r in runs if r.commits.any()]
     handling = np.concatenate([(r.rows["published"] - r.rows["lateness"])[r.commits] for r in swapping]) / 1e3
@@ -308,8 +319,9 @@ def measure(swaps: int, *, fifo: bool, seed: int, folder: Path, stacks: tuple[st
         "step_p_value": float(mannwhitneyu(steps, baseline, alternative="greater").pvalue),
         "commit_us": spread(handling), "ordinary_us": spread(ordinary),
         "request_ms": spread(np.array([1e3 * t["seconds"] for t in committed])),
-        "returns": {name: {kind: summary(values) for kind, values in kinds.items()} for name, kinds in returns.items()},
-        "score_apart": {name: apart(kinds["swapped"], kinds["unswapped"]) for name, kinds in returns.items()},
+        "returns": {name: {kind: summary(values) for kind, values in kinds.items()} for name, kinds in scores.items()},
+        "score_apart": {name: apart(kinds["swapped"], kinds["unswapped"]) for name, kinds in scores.items()},
+        "mixture_apart": {name: apart(kinds["swapped"], kinds["mixture"]) for name, kinds in scores.items()},
         "identical_bits": all(ok for ok, _ in same.values()),
         "identical_commits": {name: commits for name, (_, commits) in same.items()},
         "fifo": fifo, "degraded": sorted({reason for r in runs for reason in r.degraded}),
@@ -351,8 +363,11 @@ def lines(figures: Mapping[str, Any]) -> list[str]:
     for name, kinds in figures["returns"].items():
         known = {kind: k for kind, k in kinds.items() if k["mean"] is not None}
         told = ", ".join(f"{kind} {k['mean']:.1f} ({k['episodes']} episodes)" for kind, k in known.items())
-        sigma = figures["score_apart"][name]
-        far = f"; {sigma:+.2f} standard errors apart" if sigma is not None else ""
+        far = "".join(
+            f"; swapped and {kind} {sigma:+.2f} standard errors apart"
+            for kind, key in (("unswapped", "score_apart"), ("mixture", "mixture_apart"))
+            if (sigma := figures[key][name]) is not None
+        )
         out.append(f"{name}: return of {EPISODE} ticks: {told}{far}")
     out += [f"went back: {reason}" for reason in figures["rolled_back"]]
     return out + [f"degraded: {reason}" for reason in figures["degraded"]]
