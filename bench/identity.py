@@ -41,6 +41,8 @@ def stopping(folder: Path, stops: int, seed: int) -> Iterator[None]:
         while done < stops and not over.wait(2 * rng.random()):
             with contextlib.suppress(SurefootError, OSError):  # it has not begun, or has just ended
                 status = ask(folder, {"ask": "status"})
+                if status["tick"] < 5:  # its workers are still being made
+                    continue
                 pid = next(w["pid"] for w in status["workers"] if w["seat"] == status["active"])
                 os.kill(pid, signal.SIGSTOP)
                 over.wait(STOPPED)
