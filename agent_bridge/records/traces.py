@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtime.errors import SurefootError, nearest
-from runtime.falls import FALL_TILT, fall_ticks
+from runtime.falls import fall_ticks, first_fall
 from runtime.records import Robot, flatten, lookup
 from runtime.tape import TERMS
 
@@ -66,15 +66,10 @@ def table(data: dict[str, np.ndarray], most: int) -> str:
 
 def fall_tick(robot: Robot, rows: np.ndarray) -> int | None:
     """Index of the row at which the robot fell: where its episode was ended, or where it began to lie on its back."""
-    ended = np.flatnonzero(rows["terminated"])
-    if ended.size:
-        return int(ended[0])
-    if robot.layout["free"]:
-        return None
     if not len(rows):
         return None
-    needed = fall_ticks(float(rows["signals"]["period"][0]))
-    over = lookup(rows["signals"], "torso.tilt").reshape(-1) > FALL_TILT
-    lying = np.convolve(over, np.ones(needed), "valid") >= needed if over.size >= needed else over[:0]
-    first = np.flatnonzero(lying)
-    return int(first[0]) if first.size else None
+    period, tilt = float(rows["signals"]["period"][0]), lookup(rows["signals"], "torso.tilt").reshape(-1)
+    fell = first_fall(tilt, rows["terminated"] != 0, not robot.layout["free"], period)
+    if fell < 0:
+        return None
+    return fell if rows["terminated"][fell] else fell - fall_ticks(period) + 1
