@@ -4,7 +4,7 @@ from typing import Any
 
 from numba import carray, types
 
-from runtime.clock import now_ns
+from runtime.clock import foresee, now_ns
 from runtime.compiled import compiled
 from runtime.guard_state import End
 from runtime.native import pointer_to
@@ -49,6 +49,8 @@ def finish(guard: Any, unstable: Any) -> Any:
     state.tick += 1
     state.due += state.period
     state.start = 0
+    if not state.one_tick:
+        foresee(guard.clock, state.tick, state.due + state.wait)
     return end
 
 

@@ -19,7 +19,8 @@ from runtime.seats import MAX_SEATS, Role, take_seat
 from runtime.versions import Version, shipped
 from runtime.worker import WorkerSpec
 
-START_TIMEOUT = 60.0  # [s] until a worker must be ready: imports, a first compilation, and a busy machine
+START_TIMEOUT = 60.0  # [s] until a worker must be ready: imports, a compilation, and a busy machine
+FIRST_START_TIMEOUT = 300.0  # [s] the same before the run begins, when all is compiled for the first time
 LONGEST_DELAY = 10.0  # [s] before a seat is filled again: none at first, doubled for each worker that did not last
 LASTING = 2.0  # [s] of being ready after which a worker counts as having lasted
 
@@ -93,10 +94,9 @@ class Crew:
             except GuestFailed as error:
                 line = member.recruit.last_line() if member.process.returncode is not None else ""
                 raise SurefootError(f"the worker did not start: {line or error}") from None
-            if time.monotonic() - member.recruit.begun > START_TIMEOUT:
-                raise SurefootError(
-                    f"the worker was not ready within {START_TIMEOUT:g} s: {member.recruit.last_line()}"
-                )
+            if time.monotonic() - member.recruit.begun > FIRST_START_TIMEOUT:
+                said = member.recruit.last_line() or "what it compiled is kept: try again, on a less busy machine"
+                raise SurefootError(f"the worker was not ready within {FIRST_START_TIMEOUT:g} s ({said})")
         self._greet()
         return all((member := self.members[seat]) is not None and member.ready for seat in self.kept)
 

@@ -42,13 +42,14 @@ def examine() -> list[Check]:
     """Tries everything; takes about two seconds."""
     granted = _ask(
         "import json; from runtime import realtime as r; "
-        "print(json.dumps([r.fifo(r.GUARD_PRIORITY), r.least_timer_slack(), r.lock_memory()]))"
+        "print(json.dumps([r.fifo(r.GUARD_PRIORITY), r.least_timer_slack(), r.lock_memory(), "
+        "r.cores_awake().__enter__()]))"
     )
-    reasons = json_module.loads(granted) if granted else [["the trial failed"]] * 3
+    reasons = json_module.loads(granted) if granted else [["the trial failed"]] * 4
     return [*_real_time(*reasons), *_sandbox(), *_libraries(), _cache(cache_folder()), _gl()]
 
 
-def _real_time(fifo: list[str], slack: list[str], memory: list[str]) -> list[Check]:
+def _real_time(fifo: list[str], slack: list[str], memory: list[str], awake: list[str]) -> list[Check]:
     cores = len(os.sched_getaffinity(0))
     throttle = _read("/proc/sys/kernel/sched_rt_runtime_us")
     governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
@@ -67,6 +68,11 @@ def _real_time(fifo: list[str], slack: list[str], memory: list[str]) -> list[Che
             "timer slack", not slack, slack[0] if slack else "1 ns granted",
             "loops without real-time priority wake about 50 us late",
             "allow prctl(PR_SET_TIMERSLACK) in the container's seccomp profile",
+        ),
+        Check(
+            "idle cores", not awake, awake[0] if awake else "kept awake while a robot runs",
+            "ticks wake late, most of all in a virtual machine, whose host takes sleeping cores away",
+            "chmod o+w /dev/cpu_dma_latency, or a udev rule; in a container --device /dev/cpu_dma_latency",
         ),
         Check(
             "cores", cores >= 2, f"{cores} usable of {os.cpu_count()}",

@@ -16,6 +16,7 @@ _address: Any = types.uintp
 
 clock_gettime = _external("clock_gettime", _int, _int, _address)
 clock_nanosleep = _external("clock_nanosleep", _int, _int, _int, _address, _address)
+timerfd_settime = _external("timerfd_settime", _int, _int, _int, _address, _address)
 sem_post = _external("sem_post", _int, _address)
 sem_trywait = _external("sem_trywait", _int, _address)
 sem_clockwait = _external("sem_clockwait", _int, _address, _int, _address)

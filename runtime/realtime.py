@@ -4,17 +4,19 @@ Every function returns a list of reasons, empty when all was granted. Nothing he
 says so, rather than not at all.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
 import resource
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _MCL_CURRENT_AND_FUTURE = 1 | 2
 _MCL_ONFAULT = 4
 _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
+_IDLE_LATENCY = "/dev/cpu_dma_latency"
 
 GUARD_PRIORITY = 80
 LAYER_PRIORITY = 70
@@ -69,6 +71,23 @@ def pin(cores: Iterable[int]) -> list[str]:
     except OSError as error:
         return [f"affinity to cores {sorted(wanted)} refused ({error.strerror})"]
     return []
+
+
+@contextlib.contextmanager
+def cores_awake() -> Iterator[list[str]]:
+    """Keeps every core out of the idle states that it is slow to leave; yields the reason where that is refused.
+
+    A core that waits for its next tick in a deep state is woken late; a virtual one is given to somebody else by its
+    host, and comes back when that one lets it. The kernel's wish (PM QoS) lasts as long as the file is open.
+    """
+    try:
+        wish = os.open(_IDLE_LATENCY, os.O_WRONLY | os.O_CLOEXEC)  # (open() would ask it for its size)
+    except OSError as error:
+        yield [f"idle cores sleep deeply ({_IDLE_LATENCY}: {error.strerror}); grant write access to it"]
+        return
+    with open(wish, "wb", buffering=0) as file:
+        file.write(bytes(4))  # the longest wake-up to be accepted [us], as a 32-bit integer
+        yield []
 
 
 def loop_cores() -> tuple[list[int], list[int]]:

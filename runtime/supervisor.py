@@ -18,7 +18,7 @@ import numpy as np
 
 from controllers.stack import build_stack
 from runtime.account import STOP_TIMEOUT
-from runtime.clock import now_ns, real_clock
+from runtime.clock import foreseeing, now_ns, real_clock
 from runtime.control import ControlServer
 from runtime.crew import Crew
 from runtime.errors import SurefootError
@@ -28,7 +28,7 @@ from runtime.lifecycle import Lifecycle
 from runtime.mailbox import mail_layout
 from runtime.plants.native import NativePlant
 from runtime.probation import Policy
-from runtime.realtime import GUARD_PRIORITY, lock_memory, loop_cores, niceness, pin, prepare_loop
+from runtime.realtime import GUARD_PRIORITY, cores_awake, lock_memory, loop_cores, niceness, pin, prepare_loop
 from runtime.recording import Recording
 from runtime.records import Robot
 from runtime.sandbox import Limits
@@ -197,6 +197,14 @@ class Supervisor:
         Raises:
             SurefootError: The worker did not start.
         """
+        with cores_awake() as refused:
+            self.degraded += refused
+            self._run(on_poll)
+        if self._failure is not None:
+            raise self._failure
+        return self.outcomes
+
+    def _run(self, on_poll: Callable[["Supervisor"], None]) -> None:
         self._guard_core, others = loop_cores()
         try:
             self.crew.launch()  # on all cores: there is no guard yet that they could delay
@@ -218,9 +226,6 @@ class Supervisor:
             raise
         finally:
             self.close()
-        if self._failure is not None:
-            raise self._failure
-        return self.outcomes
 
     def _assemble(self) -> None:
         """Compiles the guard, or loads what was compiled before, while the workers start and clients are answered."""
@@ -253,6 +258,13 @@ class Supervisor:
         self.degraded += prepare_loop(GUARD_PRIORITY if self.setup.fifo else None, self._guard_core)
         waits = np.zeros(self.setup.steps, np.int64)
         try:
+            self._run_episodes(waits)
+        except BaseException as error:
+            self._failure = error
+
+    def _run_episodes(self, waits: np.ndarray) -> None:
+        with foreseeing(self._clock) as refused:
+            self.degraded += refused
             for episode, seed in enumerate(self.setup.seeds):
                 self.setup.between(episode)
                 self.plant.reset(seed)
@@ -261,8 +273,6 @@ class Supervisor:
                 self.outcomes.append(self._outcome(seed, end, waits))
                 if end is End.STOPPED or self.guard.state["stop"]:
                     break
-        except BaseException as error:
-            self._failure = error
 
     def _outcome(self, seed: int, end: End, waits: np.ndarray) -> Outcome:
         state = self.guard.state

@@ -1,11 +1,13 @@
 """The clock keeps its phase whatever happens in a tick."""
 
 import time
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.clock import fake_clock, now_ns, real_clock, sleep_until, ticks_overrun
+from runtime.clock import fake_clock, foresee, foreseeing, now_ns, real_clock, sleep_until, ticks_overrun
+from tests.runtime.timers import remaining
 
 
 def test_fake_clock_jumps_to_the_deadline_and_reports_its_lateness() -> None:
@@ -40,3 +42,24 @@ def test_skipping_overrun_ticks_leads_to_the_next_deadline(deadline: int, period
     resumed = deadline + (skipped + 1) * period
     assert resumed > deadline + late
     assert resumed - period <= deadline + late
+
+
+def test_a_foreseen_deadline_has_a_timer_and_ticks_take_turns_with_two() -> None:
+    clock, now = real_clock(), time.monotonic_ns()
+    with foreseeing(clock) as refused:
+        assert refused == []
+        even, odd = (int(descriptor) for descriptor in clock["alarms"][0])
+        foresee(clock[0], 6, now + 1_000 * 10**9)
+        assert 990 < remaining(even) <= 1_000
+        assert remaining(odd) == 0.0
+        foresee(clock[0], 7, now + 2_000 * 10**9)
+        assert 990 < remaining(even) <= 1_000
+        assert 1_990 < remaining(odd) <= 2_000
+    assert clock["alarms"].tolist() == [[-1, -1]]
+    assert not Path(f"/proc/self/fd/{even}").exists()
+
+
+def test_a_clock_without_timers_foresees_nothing() -> None:
+    clock = fake_clock()
+    foresee(clock[0], 1, 5)
+    assert clock["alarms"].tolist() == [[-1, -1]]

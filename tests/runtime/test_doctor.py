@@ -43,7 +43,7 @@ def test_without_landlock_the_sandbox_is_missing(monkeypatch):
 
 
 def test_a_refused_priority_is_told(monkeypatch):
-    priority, *_ = doctor._real_time(["SCHED_FIFO 80 refused"], [], [])
+    priority, *_ = doctor._real_time(["SCHED_FIFO 80 refused"], [], [], [])
     assert (priority.ok, priority.found) == (False, "SCHED_FIFO 80 refused")
 
 

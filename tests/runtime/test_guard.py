@@ -2,6 +2,7 @@
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from numba import njit
 from numba.core.runtime import _nrt_python, rtsys
 
-from runtime.clock import SECOND, fake_clock, real_clock
+from runtime.clock import SECOND, fake_clock, foreseeing, real_clock
 from runtime.guard import close_tick, open_tick, run_ticks
 from runtime.guard_state import End, Guard, begin_episode, make_guard
 from runtime.mailbox import FAILED, Mailbox, head_bytes, mail_layout, receive, reply
@@ -21,6 +22,7 @@ from runtime.seats import Role, take_seat
 from runtime.tape import Miss, Mode, Ring, row_dtype
 from safety.model import MODES
 from safety.rulefile import load_rules
+from tests.runtime.timers import remaining
 
 ROBOT = load_robot("half_cheetah")
 LAYOUT = mail_layout(ROBOT)
@@ -221,6 +223,19 @@ def test_one_tick_latency_applies_the_answer_in_the_next_tick_without_waiting(be
     assert (request["tick"], request["base"], request["sent"][0, 0]) == (1, 0, 0.5)
     assert bench.tick()["miss"] == Miss.LATE
     assert bench.guard.state["guest_missed"] == 1
+
+
+@pytest.mark.parametrize("one_tick", [0, 1])
+def test_the_deadline_of_the_next_wait_is_foreseen_where_there_is_one(bench: Bench, one_tick: int) -> None:
+    bench.guard.state["one_tick"] = one_tick
+    with foreseeing(bench.clock):
+        before = time.monotonic_ns()
+        bench.guard.state["due"] = before + 1_000 * SECOND
+        bench.tick()
+        left = [remaining(int(descriptor)) for descriptor in bench.clock["alarms"][0]]
+    wait = 1e-9 * (PERIOD + int(bench.guard.state["wait"]))
+    assert left[0] == 0.0
+    assert left[1] == (0.0 if one_tick else pytest.approx(1_000 + wait, abs=5.0))
 
 
 def test_with_one_tick_of_latency_a_decision_takes_from_the_request_to_when_the_guest_was_done(bench: Bench) -> None:

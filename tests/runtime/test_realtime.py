@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +65,25 @@ def test_threads_of_a_fifo_thread_can_inherit_it_and_step_down() -> None:
         return in_thread(lambda: os.sched_getscheduler(0)), in_thread(stepped_down)
 
     assert in_thread(child_policies) == (os.SCHED_FIFO, os.SCHED_OTHER)
+
+
+def test_idle_cores_are_kept_awake_as_long_as_the_loop_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wish = tmp_path / "cpu_dma_latency"
+    wish.write_bytes(b"1234")
+    monkeypatch.setattr(realtime, "_IDLE_LATENCY", str(wish))
+
+    def holders() -> int:
+        return sum(os.path.realpath(f"/proc/self/fd/{fd}") == str(wish) for fd in os.listdir("/proc/self/fd"))
+
+    with realtime.cores_awake() as refused:
+        assert refused == []
+        assert wish.read_bytes() == bytes(4), "no latency at all is accepted"
+        assert holders() == 1
+    assert holders() == 0
+
+
+def test_cores_that_may_sleep_deeply_are_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(realtime, "_IDLE_LATENCY", str(tmp_path / "missing"))
+    with realtime.cores_awake() as refused:
+        assert "idle cores sleep deeply" in refused[0]
+        assert "No such file" in refused[0]
