@@ -1,5 +1,5 @@
-"""The floor of a latency bench, measured beside the guard: how late a loop that does nothing is woken, and how long two
-processes take to wake each other."""
+"""The floor of a latency bench, measured beside the guard: how late a loop that does nothing is woken, how long a piece
+of arithmetic then takes, and how long two processes take to wake each other."""
 
 import contextlib
 import json
@@ -26,19 +26,44 @@ HISTOGRAM = 50_000  # [us] that cyclictest resolves; anything above counts as ov
 
 
 @compiled
-def _bare_loop(clock: Any, period: Any, lateness: Any) -> None:
-    """Sleeps period after period and does nothing else; writes the lateness of every wake-up [ns]."""
-    due = now_ns(clock) + period
+def _arithmetic(rounds: Any) -> Any:
+    """Computes for a while, in registers."""
+    value = np.int64(1)
+    for i in range(rounds):
+        value = (value ^ i) * np.int64(6364136223846793005)
+    return value
+
+
+@compiled
+def _bare_loop(clock: Any, period: Any, rounds: Any, lateness: Any, work: Any) -> Any:
+    """Sleeps period after period and computes for `rounds`; writes the lateness and length of each [ns]."""
+    due, value = now_ns(clock) + period, np.int64(0)
     for i in range(lateness.shape[0]):
         lateness[i] = sleep_until(clock, due)
-        due += (1 + ticks_overrun(now_ns(clock), due, period)) * period
+        begun = now_ns(clock)
+        value ^= _arithmetic(rounds)
+        ended = now_ns(clock)
+        work[i] = ended - begun
+        due += (1 + ticks_overrun(ended, due, period)) * period
+    return value
 
 
-def bare_nanosleep(count: int, period: int) -> np.ndarray:
-    """Returns the lateness [ns] of `count` wake-ups, `period` [ns] apart, in the calling thread."""
-    lateness = np.zeros(count, np.int64)
-    _bare_loop(real_clock()[0], period, lateness)
-    return lateness
+def arithmetic_rounds(length: int) -> int:
+    """Returns how many rounds of arithmetic take `length` [ns] here when nothing interrupts them."""
+    clock, many, best = real_clock()[0], 100_000, 1 << 62
+    _arithmetic(1)
+    for _ in range(20):
+        begun = now_ns(clock)
+        _arithmetic(many)
+        best = min(best, now_ns(clock) - begun)
+    return max(1, round(length * many / best))
+
+
+def bare_loop(count: int, period: int, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the lateness [ns] of `count` wake-ups, `period` [ns] apart, and how long `rounds` of arithmetic took."""
+    lateness, work = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    _bare_loop(real_clock()[0], period, rounds, lateness, work)
+    return lateness, work
 
 
 def cyclictest(count: int, period: int, priority: int | None, core: int) -> np.ndarray | None:

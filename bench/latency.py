@@ -2,8 +2,8 @@
 
 The guard drives a light stack (HalfCheetah's rhythm, no planner) through its worker process at 1 kHz, beside processes
 that keep the cores busy, churn memory and compile. Before each block of guard ticks, the same thread, at the same
-priority and on the same core, runs a bare loop of clock_nanosleep, and one that wakes another process and is woken by
-it; then cyclictest runs. So all of them see the same machine. Nothing is trimmed.
+priority and on the same core, runs a bare loop of clock_nanosleep and a few microseconds of arithmetic, and one that
+wakes another process and is woken by it; then cyclictest runs. So all of them see the same machine. Nothing is trimmed.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from bench.floor import bare_nanosleep, cyclictest, echo, round_trips
+from bench.floor import arithmetic_rounds, bare_loop, cyclictest, echo, round_trips
 from bench.load import load
 from controllers.stack import load_stack
 from runtime.errors import SurefootError
@@ -29,6 +29,7 @@ from safety.stack_rules import stack_rules
 
 STACK = "half_cheetah-rhythm"
 BLOCK = 1000  # ticks of each kind before the next kind's turn: the machine's bad seconds fall on all of them
+GUARD_WORK = 6000  # [ns] of arithmetic: about as long as the guard itself works, to meet the same interruptions
 PERCENTILES = (50.0, 99.0, 99.9)
 
 
@@ -51,7 +52,7 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
         raise SurefootError(f"--ticks {ticks}: must be at least 1")
     stack = load_stack(STACK, (f"rate={rate:g} Hz", f"timestep={min(1e-3, 1 / rate):g} s", "rules=none"))
     period = round(1e9 / rate)
-    bare: list[np.ndarray] = []
+    bare: list[tuple[np.ndarray, np.ndarray]] = []
     echoes: list[np.ndarray] = []
     cycles: list[np.ndarray | None] = []
     priority = GUARD_PRIORITY if fifo else None
@@ -61,7 +62,7 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
     (core,), _ = loop_cores()
 
     def floor(episode: int) -> None:
-        bare.append(bare_nanosleep(block, period))
+        bare.append(bare_loop(block, period, rounds))
         echoes.append(round_trips(box, block, period))
         cycles.append(cyclictest(block, period, priority, core=core))
 
@@ -79,7 +80,8 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
                   worker=spec, folder=folder / name, card={"stack": "latency bench"}, fifo=fifo, **run)
         )  # fmt: skip
 
-    bare_nanosleep(1, 1000)
+    rounds = arithmetic_rounds(GUARD_WORK)
+    bare_loop(1, 1000, rounds)
     supervised("warm-up", steps=1, seeds=(0,)).run()  # all is compiled before anything is measured, or loaded
     supervisor = supervised("measured", steps=block, seeds=tuple(range(blocks)), between=floor)
     with echo(core, LAYER_PRIORITY if fifo else None) as box, contextlib.nullcontext(0) if idle else load():
@@ -95,7 +97,8 @@ def measure(ticks: int, rate: float, *, idle: bool, fifo: bool, folder: Path) ->
         "roundtrip": rows["waited"][served] / 1e3,
         "guard": (rows["published"] - rows["lateness"] + rows["decided"] + rows["taped"]) / 1e3,
         "age": (rows["written"] - rows["lateness"])[served] / 1e3,
-        "nanosleep": np.concatenate(bare) / 1e3,
+        "nanosleep": np.concatenate([late for late, _ in bare]) / 1e3,
+        "arithmetic": np.concatenate([work for _, work in bare]) / 1e3,
         "echo": np.concatenate(echoes) / 1e3,
         "cyclictest": np.repeat(np.arange(len(histogram)), histogram).astype(float) if whole else np.empty(0),
     }
@@ -121,7 +124,9 @@ def picture(figures: dict[str, Any], samples: dict[str, np.ndarray], path: Path)
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True)
     for axis, names in zip(
-        axes, (("lateness", "nanosleep", "cyclictest"), ("roundtrip", "echo", "guard", "age")), strict=True
+        axes,
+        (("lateness", "nanosleep", "cyclictest"), ("roundtrip", "echo", "guard", "arithmetic", "age")),
+        strict=True,
     ):
         for name in names:
             values = np.sort(samples[name])
@@ -144,7 +149,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
     kind = ("under load" if figures["loaded"] else "idle") + (", FIFO" if figures["fifo"] else ", without FIFO")
     out = [f"{figures['ticks']} ticks at {figures['rate']:g} Hz, {kind}"]
     out.append(f"{'[us]':12}{'p50':>10}{'p99':>10}{'p99.9':>10}{'max':>10}")
-    for name in ("lateness", "nanosleep", "cyclictest", "roundtrip", "echo", "guard", "age"):
+    for name in ("lateness", "nanosleep", "cyclictest", "roundtrip", "echo", "guard", "arithmetic", "age"):
         values = figures[f"{name}_us"]
         cells = "".join(f"{v:10.1f}" for v in values.values()) if values else "   not available"
         out.append(f"{name:12}{cells}")
