@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from safety.tape import Tape, new_inputs, new_memory
 from safety.trace import Trace, run_online
 
 IDLE = "idle"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def load_tests(rules: RuleSet, path: Path | None = None) -> TestFile:
         given, expect = section.section("given"), section.section("expect")
         section.finish()
         where = f"{path}: {name}"
-        expected = {rule: words(text, rules.period) for rule, text in _texts(expect).items()}
+        expected = _read(words, _texts(expect), rules.period, where)
         if not expected:
             raise SurefootError(f"{where}: 'expect' names no rule; write what it says, like 'R-01: \"idle x4, hold\"'")
         for rule in expected:
@@ -89,6 +92,19 @@ def load_tests(rules: RuleSet, path: Path | None = None) -> TestFile:
         section.finish()
     document.finish()
     return TestFile(tuple(tests), survivors)
+
+
+def _read(
+    read: Callable[[str, float], list[T]], texts: Mapping[str, str], period: float, where: str
+) -> dict[str, list[T]]:
+    """Reads the series of each name."""
+    result = {}
+    for name, text in texts.items():
+        try:
+            result[name] = read(text, period)
+        except SurefootError as error:
+            raise SurefootError(f"{where}: {name}: {error}") from None
+    return result
 
 
 def _list(value: object, where: str) -> list[object]:
@@ -114,13 +130,14 @@ def build_trace(rules: RuleSet, nominal: dict[str, str], given: dict[str, str], 
         least: Ticks at least.
         where: For messages.
     """
-    series = {name: samples(text, rules.period) for name, text in given.items() if name not in ("mode", "rearm")}
-    modes = words(given.get("mode", "walk"), rules.period)
-    rearm = words(given.get("rearm", "no"), rules.period)
+    told = {"mode": "walk", "rearm": "no"}
+    series = _read(samples, {name: text for name, text in given.items() if name not in told}, rules.period, where)
+    modes, rearm = _read(words, {name: given.get(name, usual) for name, usual in told.items()}, rules.period,
+                         where).values()  # fmt: skip
     n = max([least, len(modes), len(rearm), *map(len, series.values())])
     layout = rules.layout
     source, ages = np.zeros((n, layout.size)), np.zeros((n, layout.size))
-    constants = {name: samples(text, rules.period) for name, text in nominal.items()}
+    constants = _read(samples, nominal, rules.period, where)
     if lasting := next((name for name, values in constants.items() if len(values) > 1), ""):
         raise SurefootError(f"{where}: nominal {lasting} changes; give one value, and series in the tests")
     for name, values in [*constants.items(), *series.items()]:

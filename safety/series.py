@@ -11,6 +11,8 @@ from runtime.errors import SurefootError
 from safety.parser import ticks
 
 T = TypeVar("T")
+LONGEST = 1_000_000
+"""Samples in a series: more than two hours at 100 Hz."""
 ITEM = re.compile(r"\s*(?P<what>\([^()]*\)|[^(),]+?)\s*(?:x(?P<times>\d+)|\bfor\s+(?P<time>[^(),]+?))?\s*(?:,|$)")
 
 
@@ -31,7 +33,7 @@ def parse_series(text: str, read: Callable[[str, int], list[T]], period: float) 
         period: Of a tick [s].
 
     Raises:
-        SurefootError: An item is empty, repeated zero times, or lasts for no whole number of ticks.
+        SurefootError: An item is empty, repeated zero times, or lasts for no whole number of ticks; all are too long.
     """
     text, position, result = str(text), 0, list[T]()
     while position < len(text) or not result:
@@ -46,9 +48,11 @@ def parse_series(text: str, read: Callable[[str, int], list[T]], period: float) 
             length = ticks(match["time"], period) if match["time"] else int(match["times"] or 1)
         except SurefootError as error:
             raise SurefootError(f"series {text!r}: {error}") from None
-        if match["what"].startswith("("):
-            group = parse_series(match["what"][1:-1], read, period)
-            total = length if match["time"] else length * len(group)
+        group = parse_series(match["what"][1:-1], read, period) if match["what"].startswith("(") else []
+        total = length if match["time"] or not group else length * len(group)
+        if len(result) + total > LONGEST:
+            raise SurefootError(f"series {text!r}: longer than {LONGEST:,} ticks; test what happens in fewer")
+        if group:
             result += [group[i % len(group)] for i in range(total)]
         else:
             result += read(match["what"].strip(), length)

@@ -36,6 +36,11 @@ def write(tmp_path: Path, given: str = "{}", expect: str = '{R-10: "idle"}', nom
         ('{"tilt[bthigh]": 1}', r"tilt is a single value; write it without \[bthigh\]"),
         ('{rearm: "no, 1"}', "rearm is '1'; write yes or no"),
         ("{1: 0}", "unknown signal '1'"),
+        ('{tilt: "high"}', "tilt: series 'high': 'high' is no value"),
+        ("{mode: walk x0}", "mode: series 'walk x0': nothing to read at 'walk x0'"),
+        ('{tilt: "1 x1000000000000"}', "tilt: series '1 x1000000000000': longer than 1,000,000 ticks"),
+        ('{tilt: "(0, 1) x600000"}', r"tilt: series '\(0, 1\) x600000': longer than 1,000,000 ticks"),
+        ('{tilt: "1 for 1000000 s"}', "tilt: series '1 for 1000000 s': longer than 1,000,000 ticks"),
     ],
 )
 def test_a_series_that_the_kernel_would_not_read_is_refused(tmp_path: Path, given: str, message: str) -> None:
