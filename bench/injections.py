@@ -115,14 +115,16 @@ def hazards(robot: Robot, start: int, period: float, joint: int = 0) -> list[Haz
 
     return [
         Hazard("push", FALLING, 1.5, "a body in the air tips past the threshold before it lands", push),
-        Hazard("sensor bias", DISTURBED, period, "the step shows as a speed that no joint has", sensor(bias)),
+        Hazard("sensor bias", DISTURBED, 5 * period, "the step shows as a speed that no joint has, or leads a fast "
+               "one past its stop within a stroke", sensor(bias)),
         Hazard("sensor freeze", ("R-13", "R-14"), 0.4, "a window that must not move, and 100 ms of it", sensor(freeze)),
         Hazard("NaN", BLIND, 0.0, "in its own tick", sensor(nan)),
-        Hazard("sensor spikes", DISTURBED, 0.0, "in its own tick", sensor(spike)),
+        Hazard("sensor spikes", DISTURBED, 15 * period, "the first, or of a fast joint one of three more, leads past "
+               "its stop", sensor(spike)),
         Hazard("dropout", BLIND + TORSO, 0.0, "a reading of this age is unknown in its own tick", dropout),
         Hazard("delay", BLIND + TORSO, 0.0, "a delayed reading carries its age", delay),
         Hazard("velocity sign flip", ("R-20", "R-14"), 1.0, "the window of R-20 fills in a second", sensor(flip)),
-        Hazard("joint swap", ("R-20", *DISTURBED), 2.0, "the window of R-20 fills with two gait cycles", sensor(swap)),
+        Hazard("joint swap", ("R-20", *DISTURBED), 3.0, "the window of R-20 fills in a few gait cycles", sensor(swap)),
         # A motor pressed against its stop reads as still as a frozen sensor: R-13 is as right as R-15.
         Hazard("actuator stuck", ("R-15", "R-13", *FALLING), 3.0, "a second of window without work, filled within two "
                "more, unless the body falls before", no_fault, stuck),
