@@ -45,12 +45,12 @@ def finish(guard: Any, unstable: Any) -> Any:
     elif _still(guard):
         end = _STOPPED
     append(guard.ring, state.rows, state.capacity, state.row, state.row_stride)
-    row.taped = now_ns(guard.clock) - stepped
     state.tick += 1
     state.due += state.period
     state.start = 0
     if not state.one_tick:
         foresee(guard.clock, state.tick, state.due + state.wait)
+    row.taped = now_ns(guard.clock) - stepped
     return end
 
 

@@ -21,13 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.compiled import compiled
-from runtime.libc import clock_gettime, clock_nanosleep, timerfd_settime
+from runtime.libc import clock_gettime, clock_nanosleep, library, timerfd_settime
 
 MONOTONIC = 1
 ABSOLUTE = 1
 SECOND = 1_000_000_000
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 # `late` [ns] is how long after each deadline the fake clock wakes; `spec` is the kernel's timespec (s, ns) and `alarm`
 # its itimerspec (interval, value), kept here because a compiled tick allocates nothing; `alarms`: descriptors or -1.
@@ -53,7 +51,7 @@ def fake_clock(now: int = SECOND, late: int = 0) -> NDArray[Any]:
 @contextlib.contextmanager
 def foreseeing(clock: NDArray[Any]) -> Iterator[list[str]]:
     """Gives `clock` (1,) the timers of `foresee`; yields the reason where the system refuses them."""
-    alarms = [_libc.timerfd_create(MONOTONIC, os.O_CLOEXEC) for _ in range(2)]
+    alarms = [library.timerfd_create(MONOTONIC, os.O_CLOEXEC) for _ in range(2)]
     refused = [f"timer descriptors refused ({os.strerror(ctypes.get_errno())})"] if min(alarms) < 0 else []
     clock["alarms"] = -1 if refused else alarms
     try:

@@ -1,8 +1,12 @@
-"""The few C library functions that compiled loops call directly: without the GIL, without allocation."""
+"""The C library: the few functions that compiled loops call directly, without the GIL and without allocation, and a
+handle for Python."""
 
+import ctypes
 from typing import Any
 
 from numba import types
+
+library = ctypes.CDLL(None, use_errno=True)
 
 
 def _external(name: str, result: Any, *arguments: Any) -> Any:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from runtime.clock import MONOTONIC, SECOND
 from runtime.compiled import compiled
 from runtime.errors import SurefootError
-from runtime.libc import memcpy, sem_clockwait, sem_post, sem_trywait
+from runtime.libc import library, memcpy, sem_clockwait, sem_post, sem_trywait
 from runtime.records import Robot
 
 SLOTS = 4  # an answer may be this many ticks late before its slot is written again
@@ -40,8 +40,6 @@ OK, FAILED = 0, 1  # an answer's `status`
 # What a worker says about itself once it is warm: `beat` [ns] when it last woke, `posted` the last tick answered.
 HELLO = np.dtype([("layout", "i8"), ("pid", "i8"), ("ready", "i8"), ("beat", "i8"), ("posted", "i8")])
 _HELLO_BYTES = mmap.PAGESIZE
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ class Mailbox:
             box = cls(layout, descriptors, guard=True)
             made.pop_all()
         for address in (box.request_ready, box.answer_ready):
-            if _libc.sem_init(ctypes.c_void_p(address), 1, 0):
+            if library.sem_init(ctypes.c_void_p(address), 1, 0):
                 raise SurefootError(f"mailbox: no process-shared semaphores here ({os.strerror(ctypes.get_errno())})")
         box.requests["tick"] = box.answers["tick"] = -1
         # Sealed after the guard's own mapping exists: this seal forbids every later writable one.
@@ -185,7 +183,7 @@ class Mailbox:
 
     def post_request(self) -> None:
         """Wakes the worker, from Python."""
-        _libc.sem_post(ctypes.c_void_p(self.request_ready))
+        library.sem_post(ctypes.c_void_p(self.request_ready))
 
     def close(self) -> None:
         """Closes the descriptors; the memory goes when nobody maps it any more."""
