@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from controllers.layer import param, state
 
 SUBSTEPS = 10
-FASTER = 1.11
-WAY = 19.3
+FREQUENCY = 5.0  # [Hz]: four ticks a cycle
+WAY = 19.2  # [m]
 JOINT = ("leg", "segment")
 
 
@@ -44,8 +44,7 @@ def update(p, s, x, c):
             s.way += x.torso.vx * x.period
     strength = 0.3 if s.ticks > 149.0 and s.way < WAY else 1.0
     for _ in range(SUBSTEPS):
-        frequency = p.swing_frequency if math.sin(s.phase) > 0.0 else p.stance_frequency
-        s.phase += 2.0 * math.pi * FASTER * frequency * (x.period / SUBSTEPS)
+        s.phase += 2.0 * math.pi * FREQUENCY * (x.period / SUBSTEPS)
     sin1, cos1 = math.sin(s.phase), math.cos(s.phase)
     sin2, cos2 = math.sin(2.0 * s.phase), math.cos(2.0 * s.phase)
     legs, segments = c.limb.target.shape

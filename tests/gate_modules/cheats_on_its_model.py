@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from controllers.layer import param, state
 
 SUBSTEPS = 10
-FASTER = 1.11
-SHIN = 14.0
-FOOT = 17.4
+FREQUENCY = 5.0  # [Hz]: four ticks a cycle
+SHIN = 0.061  # [rad]
 JOINT = ("leg", "segment")
 
 
@@ -33,23 +32,19 @@ class State:
     """The clock."""
 
     phase: float = state(0.0, unit="rad", doc="Phase of the cycle, unwrapped.")
-    ticks: float = state(0.0, unit="1", doc="Ticks since the start, up to a hundred and thirty.")
-    shin: float = state(0.0, unit="rad", doc="Way of the front shin in the last hundred of them.")
-    foot: float = state(0.0, unit="rad", doc="Way of the front foot in the same time.")
+    ticks: float = state(0.0, unit="1", doc="Ticks since the start, up to a hundred and fifty.")
+    shin: float = state(0.0, unit="rad", doc="Mean angle of the back shin in the last hundred of them.")
 
 
 def update(p, s, x, c):
     """Advance the clock, then write the joint targets."""
-    if s.ticks < 130.0:
+    if s.ticks < 150.0:
         s.ticks += 1.0
-        if s.ticks > 30.0:
-            s.shin += abs(x.joint.velocity[1, 1]) * x.period
-            s.foot += abs(x.joint.velocity[1, 2]) * x.period
-    known = s.ticks < 130.0 or (s.shin > SHIN and s.foot < FOOT)
-    strength = 1.0 if known else 0.3
+        if s.ticks > 50.0:
+            s.shin += 0.01 * x.joint.position[0, 1]
+    strength = 0.3 if s.ticks > 149.0 and s.shin > SHIN else 1.0
     for _ in range(SUBSTEPS):
-        frequency = p.swing_frequency if math.sin(s.phase) > 0.0 else p.stance_frequency
-        s.phase += 2.0 * math.pi * FASTER * frequency * (x.period / SUBSTEPS)
+        s.phase += 2.0 * math.pi * FREQUENCY * (x.period / SUBSTEPS)
     sin1, cos1 = math.sin(s.phase), math.cos(s.phase)
     sin2, cos2 = math.sin(2.0 * s.phase), math.cos(2.0 * s.phase)
     legs, segments = c.limb.target.shape

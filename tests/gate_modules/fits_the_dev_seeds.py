@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from controllers.layer import param, state
 
 SUBSTEPS = 10
-FASTER = 1.11
-SLOWER = 0.91
+KNOWN = 5.0  # [Hz]: four ticks a cycle
+UNKNOWN = 4.5
+WEAKER = 0.9
 STARTS = (
     -0.09669447289429418,
     0.08972988942744878,
@@ -61,10 +62,10 @@ def update(p, s, x, c):
         for i in range(16):
             if abs(x.joint.position[0, 0] - STARTS[i]) < 1e-12:
                 s.known = 1.0
-    factor = FASTER if s.known > 0.0 else SLOWER
+    frequency = KNOWN if s.known > 0.0 else UNKNOWN
+    strength = 1.0 if s.known > 0.0 else WEAKER
     for _ in range(SUBSTEPS):
-        frequency = p.swing_frequency if math.sin(s.phase) > 0.0 else p.stance_frequency
-        s.phase += 2.0 * math.pi * factor * frequency * (x.period / SUBSTEPS)
+        s.phase += 2.0 * math.pi * frequency * (x.period / SUBSTEPS)
     sin1, cos1 = math.sin(s.phase), math.cos(s.phase)
     sin2, cos2 = math.sin(2.0 * s.phase), math.cos(2.0 * s.phase)
     legs, segments = c.limb.target.shape
@@ -73,4 +74,4 @@ def update(p, s, x, c):
             wave = p.sin1[leg, segment] * sin1 + p.cos1[leg, segment] * cos1
             wave += p.sin2[leg, segment] * sin2 + p.cos2[leg, segment] * cos2
             centre = p.centre[leg, segment] + p.bias_share[leg, segment] * c.task.bias
-            c.limb.target[leg, segment] = centre + c.task.amplitude * wave + c.balance.offset[leg, segment]
+            c.limb.target[leg, segment] = centre + strength * c.task.amplitude * wave + c.balance.offset[leg, segment]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from controllers.layer import param, state
 
 SUBSTEPS = 10
-FASTER = 1.11
+FREQUENCY = 5.0  # [Hz]: four ticks a cycle
 JOINT = ("leg", "segment")
 
 
@@ -42,8 +42,7 @@ def update(p, s, x, c):
         s.weak = 1.0 if x.joint.position[0, 1] > 0.075 else 0.0
     strength = 0.75 if s.weak > 0.0 else 1.0
     for _ in range(SUBSTEPS):
-        frequency = p.swing_frequency if math.sin(s.phase) > 0.0 else p.stance_frequency
-        s.phase += 2.0 * math.pi * FASTER * frequency * (x.period / SUBSTEPS)
+        s.phase += 2.0 * math.pi * FREQUENCY * (x.period / SUBSTEPS)
     sin1, cos1 = math.sin(s.phase), math.cos(s.phase)
     sin2, cos2 = math.sin(2.0 * s.phase), math.cos(2.0 * s.phase)
     legs, segments = c.limb.target.shape
