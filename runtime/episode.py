@@ -91,7 +91,7 @@ def ticks(
     robot = guest.stack.robot
     row = np.zeros(1, row_dtype(robot))
     row["facts"] = nominal_facts()
-    signals, commands, sent = np.zeros(1, robot.signals), np.zeros(1, robot.commands), np.zeros(robot.shape)
+    signals, answer, sent = row["signals"], np.zeros(1, robot.commands), np.zeros(robot.shape)
     falls = FallDetector(not robot.layout["free"], plant.period)
     plant.reset(result.seed)
     guest.reset(result.seed)
@@ -102,18 +102,17 @@ def ticks(
         qpos, qvel = plant.state()
         plant.signals(signals[0])
         signals["tick"], signals["time"], signals["period"] = tick, tick * plant.period, plant.period
-        row["qpos"], row["qvel"], row["signals"] = qpos, qvel, signals
+        row["qpos"], row["qvel"] = qpos, qvel
         begin = time.perf_counter_ns()
         if one_tick:  # the answer to the tick before is sent, and the guest plans from what it will lead to
-            row["commands"] = commands
-            # What is sent was decided a tick ago.
-            sent = _filter(monitor, signals, commands, age * plant.period, row, result)
+            row["commands"] = answer
+            sent = _filter(monitor, row, age * plant.period, result)
             work = guest.answer(*guest.predict(qpos, qvel, signals, sent))
-            commands[0], age = guest.commands, guest.plan_age
+            answer[0], age = guest.commands, guest.plan_age
         else:
             work = guest.answer(qpos, qvel, signals, sent)
-            commands[0] = row["commands"] = guest.commands
-            sent = _filter(monitor, signals, commands, guest.plan_age * plant.period, row, result)
+            row["commands"] = guest.commands
+            sent = _filter(monitor, row, guest.plan_age * plant.period, result)
         result.decision_ns.append(time.perf_counter_ns() - begin)
         result.control_steps += work.control_steps
         row["sent"] = sent
@@ -142,19 +141,12 @@ def ticks(
             return
 
 
-def _filter(
-    monitor: Monitor | None,
-    signals: np.ndarray,
-    commands: np.ndarray,
-    plan_age: float,
-    row: np.ndarray,
-    result: EpisodeResult,
-) -> np.ndarray:
-    """What is to be sent for the commands (1,) of a plan of an age [s]: a control (leg, segment) past the rules."""
-    sent: np.ndarray = commands["joint"]["control"][0].copy()
+def _filter(monitor: Monitor | None, row: np.ndarray, plan_age: float, result: EpisodeResult) -> np.ndarray:
+    """What is to be sent for a row's commands, of a plan of an age [s]: a control (leg, segment) past the rules."""
+    sent: np.ndarray = row["commands"]["joint"]["control"][0].copy()
     if monitor is None:
         return sent
-    monitor.observe(signals)
+    monitor.observe(row["signals"])
     monitor.inputs.facts["planner_age"] = plan_age
     row["facts"] = monitor.inputs.facts
     monitor.filter(sent.reshape(-1))
