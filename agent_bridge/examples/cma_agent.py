@@ -1,5 +1,8 @@
 """An agent without a language model: it searches a layer's parameters by CMA-ES, through the same tools as any other.
 
+A gait that is sampled at a fixed rate is the same in every cycle only where its cycle is a whole number of ticks;
+otherwise the ticks wander through it, and so does the robot. So it begins with the frequencies that are in step.
+
 Gaits are chaotic: what is best on a few seeds is so by luck. Every generation meets other dev seeds, in whole episodes,
 and what is submitted is the centre of the distribution, or a set that beats it on many seeds.
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +35,8 @@ SIGMA = 0.3
 """Initial standard deviation in those steps."""
 FINALISTS = 3
 """Winners of the last generations that are compared with the centre on more seeds."""
+NEAR = 1.5
+"""Frequencies in step are tried up to so many times the ones in force, and down to one part in so many."""
 WORST = 3
 """One episode in so many counts twice: the worst ones, because a gait that falls now and then is no gait."""
 
@@ -71,6 +77,25 @@ class Space:
         return made
 
 
+def in_step(parameters: Sequence[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
+    """Parameters with every frequency at the same value, for every value near theirs that is in step with the ticks.
+
+    Args:
+        parameters: As `slots` tells them.
+        rate: Ticks per second [Hz].
+
+    Returns:
+        The parameters as they are, {}, then a set for each half number of ticks that a cycle may take.
+    """
+    found = {p["name"]: float(p["value"]) for p in parameters if p["unit"] == "Hz" and np.ndim(p["value"]) == 0}
+    present = [value for value in found.values() if value > 0]
+    if not present:
+        return [{}]
+    half_ticks = 2.0 * rate / np.mean(present)
+    near = range(math.ceil(half_ticks / NEAR), math.floor(half_ticks * NEAR) + 1)
+    return [{}, *({name: 2.0 * rate / n for name in found} for n in near)]
+
+
 def objective(scores: Sequence[float | None]) -> float:
     """Mean return in which the worst episodes count twice; -inf where one has no score."""
     if not scores or None in scores:
@@ -105,36 +130,43 @@ class Tools:
         return report
 
 
+async def probe(
+    tools: Tools, slot: str, base: str, variants: Sequence[dict[str, Any]], hypothesis: str, **how: int
+) -> tuple[float, list[float]]:
+    """The base's mean return, and the objective of every variant, -inf where it has none."""
+    started = await tools("probe", slot=slot, base=base, variants=list(variants), hypothesis=hypothesis, **how)
+    report = await tools.finished(started)
+    return report["parent_mean"], [objective(v.get("scores", [])) for v in report["variants"]]
+
+
 async def search(tools: Tools, slot: str, chosen: Sequence[str], evaluations: int, population: int, seeds: int,
                  ticks: int, seed: int) -> dict[str, Any]:  # fmt: skip
     """Searches, submits what does best on many seeds, and asks for its promotion; returns what came of it."""
     told = await tools("slots")
     here = next(s for s in told["slots"] if s["slot"] == slot)
-    base, space = here["active"], Space.of(here["parameters"], chosen)
+    base, parameters = here["active"], here["parameters"]
+    steps = in_step(parameters, told["rate_hz"])
+    _, scores = await probe(tools, slot, base, steps, "cycles of whole ticks", seeds=seeds, ticks=ticks)
+    fixed = steps[int(np.argmax(scores))]
+    print(f"in step: {fixed or 'as it is'}, {max(scores):.1f}; the base {scores[0]:.1f}", file=sys.stderr, flush=True)
+    space = Space.of([p for p in parameters if p["name"] not in fixed], [c for c in chosen if c not in fixed])
     options = {"popsize": population, "CMA_diagonal": True, "seed": seed + 1, "verbose": -9}
     strategy = cma.CMAEvolutionStrategy(np.zeros(space.size), SIGMA, options)
     winners: list[np.ndarray] = []
     while len(winners) * population < evaluations:
         tried = strategy.ask()
-        report = await tools.finished(
-            await tools(
-                "probe", slot=slot, base=base, variants=[space.params(x) for x in tried], seeds=seeds, ticks=ticks,
-                first=len(winners) * seeds % (told["dev_seeds"] - seeds + 1),
-                hypothesis=f"CMA-ES after {len(winners)} generations",
-            )
+        mean, scores = await probe(
+            tools, slot, base, [fixed | space.params(x) for x in tried], f"CMA-ES after {len(winners)} generations",
+            seeds=seeds, ticks=ticks, first=len(winners) * seeds % (told["dev_seeds"] - seeds + 1),
         )  # fmt: skip
-        scores = [objective(v.get("scores", [])) for v in report["variants"]]
         strategy.tell(tried, [-s if np.isfinite(s) else 1e6 for s in scores])
         winners.append(np.array(tried[int(np.argmax(scores))]))
         print(f"generation {len(winners)}: best {max(scores):.1f}, median {np.median(scores):.1f}, the base's mean "
-              f"{report['parent_mean']:.1f}, sigma {strategy.sigma:.3f}", file=sys.stderr, flush=True)  # fmt: skip
-    finalists = [strategy.result.xfavorite, *winners[-FINALISTS:]]
-    report = await tools.finished(
-        await tools("probe", slot=slot, base=base, variants=[space.params(x) for x in finalists],
-                    seeds=min(3 * seeds, told["dev_seeds"]), ticks=ticks, hypothesis="the last ones, on more seeds")
-    )  # fmt: skip
-    scores = [objective(v.get("scores", [])) for v in report["variants"]]
-    params = space.params(finalists[int(np.argmax(scores))])
+              f"{mean:.1f}, sigma {strategy.sigma:.3f}", file=sys.stderr, flush=True)  # fmt: skip
+    finalists = [fixed | space.params(x) for x in (strategy.result.xfavorite, *winners[-FINALISTS:])]
+    many = min(3 * seeds, told["dev_seeds"])
+    _, scores = await probe(tools, slot, base, finalists, "the last ones, on more seeds", seeds=many, ticks=ticks)
+    params = finalists[int(np.argmax(scores))]
     return await _submit(tools, slot, base, params, len(winners) * population, max(scores))
 
 

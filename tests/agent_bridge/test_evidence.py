@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent_bridge.examples.cma_agent import Space, objective
+from agent_bridge.contracts import parameters
+from agent_bridge.examples.cma_agent import Space, in_step, objective
 from agent_bridge.gate.evaluate import evaluate
 from agent_bridge.probe import run_probe
 from agent_bridge.records.feedback import Episode, difference, feedback
@@ -131,3 +132,11 @@ def test_a_vector_is_parameters_within_their_ranges():
     )
     assert space.size == 2
     assert space.params(np.array([5.0, 0.0])) == {"a": [1.0, -1.0]}
+
+
+def test_frequencies_in_step_make_a_cycle_of_half_ticks(stack: Stack):
+    as_it_is, *steps = in_step(parameters(stack_versions(stack)["limb"]), 20.0)
+    assert as_it_is == {}
+    assert {"stance_frequency": 5.0, "swing_frequency": 5.0} in steps
+    assert sorted({round(40.0 / s["stance_frequency"], 9) for s in steps}) == [6, 7, 8, 9, 10, 11, 12, 13]
+    assert in_step([{"name": "a", "unit": "1", "value": 2.0}], 20.0) == [{}]
