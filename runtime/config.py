@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,24 +66,43 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def override(data: dict[str, Any], assignment: str) -> None:
-    """Apply one `--set a.b=value` to a loaded configuration in place (the value is read as YAML)."""
+    """Apply one `--set a.b=value`, or `a.0=value` in a list, to a loaded configuration in place; the value is YAML."""
     key, equals, text = assignment.partition("=")
     if not equals or not key:
         raise SurefootError(f"--set {assignment}: expected key=value, such as layers.joint.kp=2")
     *parents, last = key.split(".")
-    section: Any = data
-    for parent in parents:
-        if not isinstance(section, dict):
-            break
-        if parent not in section:
-            raise SurefootError(f"--set {key}: no section {parent!r}; {nearest(parent, map(str, section))}")
-        section = section[parent]
-    if not isinstance(section, dict):
+    section = at(data, parents, f"--set {key}")
+    if not isinstance(section, dict | list):
         raise SurefootError(f"--set {key}: {'.'.join(parents)} is no section")
+    place: Any = last if isinstance(section, dict) else _place(section, last, f"--set {key}")
     try:
-        section[last] = yaml.safe_load(text)
+        section[place] = yaml.safe_load(text)
     except yaml.YAMLError:
         raise SurefootError(f"--set {key}: {text!r} is not a value") from None
+
+
+def at(data: Any, path: Sequence[str], where: str) -> Any:
+    """What stands in a configuration under a path of keys and places in lists.
+
+    Raises:
+        SurefootError: Nothing stands there.
+    """
+    for depth, part in enumerate(path):
+        if not isinstance(data, dict | list):
+            raise SurefootError(f"{where}: {'.'.join(path[:depth])} is no section")
+        data = data[_place(data, part, where)]
+    return data
+
+
+def _place(section: dict[str, Any] | list[Any], part: str, where: str) -> Any:
+    """The key or the index that a part of a path names in a section."""
+    if isinstance(section, list):
+        if not part.isdigit() or int(part) >= len(section):
+            raise SurefootError(f"{where}: {part!r} is no place in a list of {len(section)}, from 0 on")
+        return int(part)
+    if part not in section:
+        raise SurefootError(f"{where}: no section {part!r}; {nearest(part, map(str, section))}")
+    return part
 
 
 class Section:

@@ -81,6 +81,15 @@ def test_an_assignment_overrides_one_value(assignment: str, expected: dict[str, 
     assert data == expected
 
 
+def test_an_assignment_reaches_into_a_list() -> None:
+    data: dict[str, Any] = {"a": [[1, 2], {"b": 3}]}
+    override(data, "a.0.1=5")
+    override(data, "a.1.b=6")
+    assert data == {"a": [[1, 5], {"b": 6}]}
+    assert refused(lambda: override(data, "a.2=1")) == "--set a.2: '2' is no place in a list of 2, from 0 on"
+    assert refused(lambda: override(data, "a.x.1=1")) == "--set a.x.1: 'x' is no place in a list of 2, from 0 on"
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -88,7 +97,7 @@ def test_an_assignment_overrides_one_value(assignment: str, expected: dict[str, 
         ("=1", "--set =1: expected key=value, such as layers.joint.kp=2"),
         ("aa.b=1", "--set aa.b: no section 'aa'; did you mean 'a'? valid: a"),
         ("a.b.c=1", "--set a.b.c: a.b is no section"),
-        ("a.b.c.d=1", "--set a.b.c.d: a.b.c is no section"),
+        ("a.b.c.d=1", "--set a.b.c.d: a.b is no section"),
         ("a.b=[1", "--set a.b: '[1' is not a value"),
     ],
 )

@@ -123,9 +123,7 @@ def _parameter(key: str, doc: config.Section, document: dict[str, Any]) -> Param
     start = doc.take("start", config.number(), None)
     doc.finish()
     if start is None:
-        found: Any = document
-        for part in key.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
+        found = config.at(document, key.split("."), doc.where)
         if not isinstance(found, int | float) or isinstance(found, bool):
             raise SurefootError(f"{doc.where}: the stack holds no number there ({found!r}); give a `start`")
         start = float(found)
