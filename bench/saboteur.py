@@ -43,12 +43,12 @@ class Saboteur(StackHost):
         """Never: sabotage needs Python around each answer."""
         return None
 
-    def respond(self, request: Any, answer: Any) -> None:
+    def respond(self, request: Any, answer: Any, interim: Callable[[], None] | None = None) -> None:
         """See `Host.respond`; fails where the fault strikes before the answer."""
         if self.armed in BEFORE:
             fault, self.armed = self.armed, ""
             BEFORE[fault](self)
-        super().respond(request, answer)
+        super().respond(request, answer, interim)
 
 
 class SabotagedService(Service):

@@ -9,12 +9,14 @@ same round holds both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mujoco
 import numpy as np
 
 from controllers.stack import Stack
 from planners.costs import Objective
-from planners.planner import Budget, Decision, noise, uniform
+from planners.planner import Budget, Decision, Spending, noise, uniform
 from planners.rollout import SPACES, Rollouts
 from runtime import config
 from runtime.errors import SurefootError, nearest
@@ -24,6 +26,8 @@ class ResidualPlanner:
     """Samples residual sequences around the warm-started plan."""
 
     CANDIDATES = 96
+    interim: Callable[[Decision], None] | None = None
+    """Told of each round's decision, with the plan after it, as if the budget ended there."""
 
     def __init__(
         self, stack: Stack, objective: Objective, doc: config.Section, model: mujoco.MjModel, threads: int
@@ -77,9 +81,15 @@ class ResidualPlanner:
             if scores[top] > best_score:
                 best, best_score = candidates[top].copy(), float(scores[top])
             round_ += 1
+            if self.interim is not None:
+                self.interim(self._settle(best, best_score, spending))
+        return self._settle(best, best_score, spending)
+
+    def _settle(self, best: np.ndarray, score: float, spending: Spending) -> Decision:
+        """The decision for a plan, whose rest is kept."""
         self.plan[:-1] = self.decay * best[1:]
         self.plan[-1] = 0.0
-        return Decision(best[0], best_score, spending.candidates, spending.control_steps)
+        return Decision(best[0], score, spending.candidates, spending.control_steps)
 
     def close(self) -> None:
         """Stop the rollouts' threads."""

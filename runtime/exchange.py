@@ -8,12 +8,13 @@ from numba import carray, types
 from runtime.clock import now_ns
 from runtime.compiled import compiled
 from runtime.libc import memcpy
-from runtime.mailbox import OK, STATE_BYTES
+from runtime.mailbox import OK, SLOTS, STATE_BYTES
 from runtime.native import pointer_to
-from runtime.seats import MAX_SEATS, ask, await_answer, discard_late
+from runtime.seats import MAX_SEATS, ask, await_answer, discard_late, take_interim
 from runtime.tape import Miss
 
-_NONE, _WRONG_LAYOUT, _WRONG_SIZE = int(Miss.NONE), int(Miss.WRONG_LAYOUT), int(Miss.WRONG_SIZE)
+_NONE, _LATE = int(Miss.NONE), int(Miss.LATE)
+_WRONG_LAYOUT, _WRONG_SIZE = int(Miss.WRONG_LAYOUT), int(Miss.WRONG_SIZE)
 _GUEST_FAILED, _NOT_FINITE, _OUT_OF_RANGE = int(Miss.GUEST_FAILED), int(Miss.NOT_FINITE), int(Miss.OUT_OF_RANGE)
 
 _words = pointer_to(types.int64)
@@ -39,11 +40,17 @@ def publish(guard: Any) -> None:
 
 @compiled
 def collect(guard: Any, asked: Any, deadline: Any) -> Any:
-    """Waits for the answer to tick `asked`, checks the copy, and accepts its state; returns the `Miss`."""
+    """Waits for the answer to tick `asked`, checks the copy, and accepts its state; returns the `Miss`.
+
+    Where it is late, the guest's best so far counts, if it left any.
+    """
     state, request, row, reply = guard.state, guard.request, guard.row, guard.answer
     seat = guard.seats[state.active]
     miss, late = await_answer(guard.clock, seat, asked, deadline, state.answer, state.answer_head, state.answer_stride)
     row.late += late
+    source = seat.answers + (asked % SLOTS) * state.answer_stride
+    if miss == _LATE and take_interim(seat, asked, reply, state.answer, state.answer_head, state.answer_stride):
+        miss, source = _NONE, state.answer
     state.collected = now_ns(guard.clock)
     row.waited = state.collected - request.time
     if miss == _NONE:
@@ -56,8 +63,7 @@ def collect(guard: Any, asked: Any, deadline: Any) -> Any:
         else:
             miss = _check(reply.commands.joint.control)
     if miss == _NONE:
-        source = seat.answers + (asked % 4) * state.answer_stride + state.answer_head
-        memcpy(state.request_state, source, reply.state_size)
+        memcpy(state.request_state, source + state.answer_head, reply.state_size)
         request.state_size, request.state_key, request.base = reply.state_size, reply.state_key, asked
         row.answered, row.finished = asked, reply.finished
         state.plan_age = max(0, reply.plan_age)

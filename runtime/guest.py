@@ -6,6 +6,7 @@ The same object drives lockstep runs, the worker process and `Policy`; it knows 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ import numpy as np
 from controllers.python_layers import PythonLayers
 from controllers.stack import Stack
 from planners.model import steps_per_tick
-from planners.planner import Budget, Planner
+from planners.planner import Budget, Decision, Planner
+from planners.residual import ResidualPlanner
 from planners.rollout import snapshot_dtype
 from runtime.beside import Beside
 from runtime.plants.observation import check_joints
@@ -140,25 +142,48 @@ class Guest:
             sent: The control (leg, segment) sent before the one that this answers: what a slew limit starts from.
         """
         self._see(qpos, qvel, signals, sent)
-        work = IDLE
+        if self.beside is None and self.planner is not None and self.budget is not None:
+            return self._decided(self.planner.decide(self.snapshot, self.budget))
+        made = None
         if self.beside is not None:
             made = self.beside.tick(self.snapshot, self.budget)
             self._add(self.beside.residual)
-            work = IDLE if made is None else Work(made.candidates, made.control_steps)
-        elif self.planner is not None and self.budget is not None:
-            decision = self.planner.decide(self.snapshot, self.budget)
-            self._add(decision.residual)
-            work = Work(decision.candidates, decision.control_steps)
-        self.stack.tick(self._params, self.snapshot["memory"], self.snapshot["signals"], self.residual)
-        return work
+        self._tick()
+        return IDLE if made is None else Work(made.candidates, made.control_steps)
+
+    def on_interim(self, tell: Callable[[Work], None]) -> None:
+        """Has `answer` tell of every answer on its way that a better one may follow, if the planner has such.
+
+        While `tell` runs, `commands` and `states` are that answer's: what they would be if the budget had ended there.
+        """
+        if self.beside is not None or not isinstance(self.planner, ResidualPlanner):
+            return
+        memory = self.snapshot["memory"].view(np.uint8)
+        before = memory.copy()
+
+        def settle(decision: Decision) -> None:
+            before[:] = memory
+            tell(self._decided(decision))
+            memory[:] = before
+
+        self.planner.interim = settle
+
+    def _decided(self, decision: Decision) -> Work:
+        """Runs the stack under a planner's decision."""
+        self._add(decision.residual)
+        self._tick()
+        return Work(decision.candidates, decision.control_steps)
 
     def follow(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray) -> Work:
         """Decide as `answer` does, under the plan as it stands instead of a better one."""
         self._see(qpos, qvel, signals, sent)
         if self.planner is not None:
             self._add(self.planner.plan[0] if self.beside is None else self.beside.residual)
-        self.stack.tick(self._params, self.snapshot["memory"], self.snapshot["signals"], self.residual)
+        self._tick()
         return IDLE
+
+    def _tick(self) -> None:
+        self.stack.tick(self._params, self.snapshot["memory"], self.snapshot["signals"], self.residual)
 
     def _see(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray) -> None:
         self.snapshot["qpos"], self.snapshot["qvel"], self.snapshot["signals"] = qpos, qvel, signals

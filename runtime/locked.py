@@ -72,7 +72,7 @@ class _Nobody:
     def inherit_priority(self) -> None:
         """It has no threads."""
 
-    def respond(self, request: Any, answer: Any) -> None:
+    def respond(self, request: Any, answer: Any, interim: Callable[[], None] | None = None) -> None:
         """Never asked."""
 
     def native_loop(self, service: Service) -> None:

@@ -37,8 +37,9 @@ _MAX_DRAIN = 64
 
 OK, FAILED = 0, 1  # an answer's `status`
 
-# What a worker says about itself once it is warm: `beat` [ns] when it last woke, `posted` the last tick answered.
-HELLO = np.dtype([("layout", "i8"), ("pid", "i8"), ("ready", "i8"), ("beat", "i8"), ("posted", "i8")])
+# What a worker says about itself once it is warm: `beat` [ns] when it last woke, `posted` the last tick answered,
+# `interim` how many interim answers it has written.
+HELLO = np.dtype([(name, "i8") for name in ("layout", "pid", "ready", "beat", "posted", "interim")])
 _HELLO_BYTES = mmap.PAGESIZE
 
 
@@ -113,6 +114,7 @@ class Mailbox:
     Attributes:
         requests: Shape (SLOTS,), records of `layout.request`.
         answers: Shape (SLOTS,), records of `layout.answer`.
+        interims: Shape (SLOTS,), the same: the latest answers that a better one was to follow, one after the other.
         hello: Shape (1,), a `HELLO`.
         request_ready: Address of the semaphore that the guard posts.
         answer_ready: Address of the semaphore that the worker posts.
@@ -136,7 +138,8 @@ class Mailbox:
             mmap.mmap(semaphores, sizes[2]),
         )
         self.requests: NDArray[Any] = np.frombuffer(self._maps[0], layout.request)
-        self.answers: NDArray[Any] = np.frombuffer(self._maps[1], layout.answer, SLOTS, _HELLO_BYTES)
+        both: NDArray[Any] = np.frombuffer(self._maps[1], layout.answer, 2 * SLOTS, _HELLO_BYTES)
+        self.answers, self.interims = both[:SLOTS], both[SLOTS:]
         self.hello: NDArray[Any] = np.frombuffer(self._maps[1], HELLO, 1)
         page = np.frombuffer(self._maps[2], np.uint8)
         self.request_ready = int(page.ctypes.data) + _REQUEST_READY
@@ -154,7 +157,7 @@ class Mailbox:
         for address in (box.request_ready, box.answer_ready):
             if library.sem_init(ctypes.c_void_p(address), 1, 0):
                 raise SurefootError(f"mailbox: no process-shared semaphores here ({os.strerror(ctypes.get_errno())})")
-        box.requests["tick"] = box.answers["tick"] = -1
+        box.requests["tick"] = box.answers["tick"] = box.interims["tick"] = -1
         # Sealed after the guard's own mapping exists: this seal forbids every later writable one.
         fcntl.fcntl(descriptors[0], fcntl.F_ADD_SEALS, _FUTURE_WRITE)
         for descriptor in descriptors:
@@ -193,7 +196,7 @@ class Mailbox:
 
 def _sizes(layout: Layout) -> tuple[int, int, int]:
     """Returns the bytes of the request, answer and semaphore files."""
-    return SLOTS * layout.request.itemsize, _HELLO_BYTES + SLOTS * layout.answer.itemsize, mmap.PAGESIZE
+    return SLOTS * layout.request.itemsize, _HELLO_BYTES + 2 * SLOTS * layout.answer.itemsize, mmap.PAGESIZE
 
 
 def _memfd(name: str, size: int, made: contextlib.ExitStack) -> int:
@@ -264,6 +267,16 @@ def reply(ready: Any, answers: Any, hello: Any, outbox: Any, head: Any) -> None:
     copy_message(answers.ctypes.data + slot * step, outbox.ctypes.data, head, outbox[0].state_size)
     hello[0].posted = outbox[0].tick
     sem_post(ready)
+
+
+@compiled
+def post_interim(interims: Any, hello: Any, outbox: Any, head: Any) -> None:
+    """Leaves the private answer `outbox` (1,) where the guard looks if the better one does not come in time."""
+    count = hello[0].interim + 1
+    step = interims.strides[0]
+    slot = count % interims.shape[0]
+    copy_message(interims.ctypes.data + slot * step, outbox.ctypes.data, head, outbox[0].state_size)
+    hello[0].interim = count
 
 
 def head_bytes(message: np.dtype[Any]) -> int:

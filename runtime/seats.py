@@ -14,13 +14,26 @@ from numpy.typing import NDArray
 from runtime.clock import now_ns
 from runtime.compiled import compiled
 from runtime.libc import memcpy, sem_post, sem_trywait
-from runtime.mailbox import HELLO, SLOTS, Mailbox, copy_message, drain, wait_until
+from runtime.mailbox import HELLO, SLOTS, STATE_BYTES, Mailbox, copy_message, drain, wait_until
 from runtime.native import pointer_to
 from runtime.tape import Miss
 
 MAX_SEATS = 4
 SEAT = np.dtype(
-    [(name, "i8") for name in ("role", "asked", "requests", "answers", "posted", "request_ready", "answer_ready")]
+    [
+        (name, "i8")
+        for name in (
+            "role",
+            "asked",
+            "requests",
+            "answers",
+            "interims",
+            "posted",
+            "written",
+            "request_ready",
+            "answer_ready",
+        )
+    ]
 )
 
 
@@ -36,7 +49,7 @@ class Role(IntEnum):
 
 _EMPTY, _READY, _TRACKING, _FAILED = int(Role.EMPTY), int(Role.READY), int(Role.TRACKING), int(Role.FAILED)
 _NONE, _LATE, _WRONG_TICK, _ABSENT = int(Miss.NONE), int(Miss.LATE), int(Miss.WRONG_TICK), int(Miss.ABSENT)
-_POSTED = int(HELLO.fields["posted"][1])  # type: ignore[index]  # HELLO has fields
+_POSTED, _INTERIM = (int(HELLO.fields[name][1]) for name in ("posted", "interim"))  # type: ignore[index]
 _MAX_WAKES = 16  # a guest that posts without answering ends its own wait
 
 _word = pointer_to(types.int64)
@@ -45,7 +58,8 @@ _word = pointer_to(types.int64)
 def take_seat(seat: Any, box: Mailbox, role: Role) -> None:
     """Puts a worker on a seat (a `SEAT` record); the role comes last, because the guard looks at it at any time."""
     seat["requests"], seat["answers"] = box.requests.ctypes.data, box.answers.ctypes.data
-    seat["posted"] = box.hello.ctypes.data + _POSTED
+    seat["interims"] = box.interims.ctypes.data
+    seat["posted"], seat["written"] = box.hello.ctypes.data + _POSTED, box.hello.ctypes.data + _INTERIM
     seat["request_ready"], seat["answer_ready"], seat["asked"] = box.request_ready, box.answer_ready, -1
     seat["role"] = role
 
@@ -122,6 +136,31 @@ def await_answer(clock: Any, seat: Any, tick: Any, deadline: Any, answer: Any, h
         else:
             miss = _WRONG_TICK
     return miss, late
+
+
+@compiled
+def take_interim(seat: Any, tick: Any, reply: Any, answer: Any, head: Any, stride: Any) -> Any:
+    """Copies the latest interim answer, state and all, if it is about `tick`.
+
+    Args:
+        seat: The worker that was asked.
+        tick: The tick that it was asked about.
+        reply: The guard's private answer, written.
+        answer: Its address.
+        head: Bytes of the fields before the state.
+        stride: Bytes of an answer.
+
+    Returns:
+        Whether there was one that the worker did not begin to overwrite meanwhile.
+    """
+    count = carray(_word(seat.written), (1,))[0]
+    source = seat.interims + (count % SLOTS) * stride
+    memcpy(answer, source, head)
+    if count <= 0 or reply.tick != tick or seat.asked != tick:
+        return False
+    if 0 < reply.state_size <= STATE_BYTES:
+        memcpy(answer + head, source + head, reply.state_size)
+    return carray(_word(seat.written), (1,))[0] - count < SLOTS - 1
 
 
 @compiled

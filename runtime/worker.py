@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from runtime.clock import real_clock
 from runtime.errors import SurefootError
-from runtime.mailbox import FAILED, OK, Layout, Mailbox, head_bytes, mail_layout, receive, reply
+from runtime.mailbox import FAILED, OK, Layout, Mailbox, head_bytes, mail_layout, post_interim, receive, reply
 from runtime.realtime import LAYER_PRIORITY, freeze_collector, lock_memory, pin, prepare_loop
 from runtime.records import Robot
 
 if TYPE_CHECKING:
     from controllers.stack import Stack
+    from runtime.guest import Work
 
 PATIENCE = 200_000_000  # [ns] between two looks at whether the guard still lives
 
@@ -80,8 +81,11 @@ class Host(Protocol):
     def inherit_priority(self) -> None:
         """Gives the threads that answer with it the calling thread's priority."""
 
-    def respond(self, request: Any, answer: Any) -> None:
-        """Fills an answer's `commands`, `finished`, `work` and state from a request (records)."""
+    def respond(self, request: Any, answer: Any, interim: Callable[[], None] | None = None) -> None:
+        """Fills an answer's `commands`, `finished`, `work` and state from a request (records).
+
+        Where a better answer may follow one that is filled already, `interim` is called with it in between.
+        """
 
     def native_loop(self, service: "Service") -> Callable[[], None] | None:
         """Returns a compiled loop that serves in `respond`'s place until nothing came for a while, or None."""
@@ -122,6 +126,9 @@ class StackHost:
         self._one_tick, self._python = spec.one_tick, spec.boundscheck
         self._seed = -1
         self._signals = np.zeros(1, self.robot.signals)
+        self._interim: tuple[Any, Callable[[], None] | None] = None, None
+        if not spec.lockstep:
+            self.guest.on_interim(self._tell)
         self.takes_over(0, 0, None)
 
     def takes_over(self, key: int, before: int, copies: NDArray[np.int64] | None) -> None:
@@ -144,8 +151,9 @@ class StackHost:
         if self.guest.planner is not None and self.guest.beside is None:
             self.guest.planner.rollouts.restart_threads()
 
-    def respond(self, request: Any, answer: Any) -> None:
+    def respond(self, request: Any, answer: Any, interim: Callable[[], None] | None = None) -> None:
         """See `Host.respond`."""
+        self._interim = answer, interim
         if request["base"] < 0 or request["seed"] != self._seed:
             self._seed = int(request["seed"])
             self.guest.reset(self._seed)
@@ -159,7 +167,17 @@ class StackHost:
         seen = request["qpos"], request["qvel"], self._signals, request["sent"]
         seen = self.guest.predict(*seen) if self._one_tick else seen
         # Two stacks cannot plan at once: a shadow follows the plan of the one that drives.
-        work = self.guest.follow(*seen) if request["shadow"] else self.guest.answer(*seen)
+        self._fill(answer, self.guest.follow(*seen) if request["shadow"] else self.guest.answer(*seen))
+
+    def _tell(self, work: "Work") -> None:
+        """Passes on what the guest would answer if its time were over."""
+        answer, interim = self._interim
+        if interim is not None:
+            self._fill(answer, work)
+            interim()
+
+    def _fill(self, answer: Any, work: "Work") -> None:
+        """Fills an answer with the guest's."""
         answer["commands"] = self.guest.commands
         answer["finished"], answer["work"], answer["plan_age"] = (
             work.candidates,
@@ -280,11 +298,16 @@ class Service:
         answer["begun"] = time.monotonic_ns()
         answer["tick"], answer["status"] = request["tick"], OK
         try:
-            self.host.respond(request, answer)
+            self.host.respond(request, answer, self._leave)
         except Exception:
             answer["status"] = FAILED
             traceback.print_exc()
         answer["done"] = time.monotonic_ns()
+
+    def _leave(self) -> None:
+        """Leaves what is in the outbox as an interim answer."""
+        self._answer["done"] = time.monotonic_ns()
+        post_interim(self.box.interims, self.box.hello, self.outbox, self.answer_head)
 
 
 def compile_mail(service: Service) -> None:
@@ -292,6 +315,7 @@ def compile_mail(service: Service) -> None:
     rehearsal = Mailbox.create(service.layout)
     private = Service(service.host, service.layout, rehearsal)
     reply(rehearsal.request_ready, rehearsal.answers, rehearsal.hello, private.outbox, private.answer_head)
+    post_interim(rehearsal.interims, rehearsal.hello, private.outbox, private.answer_head)
     requests = np.zeros_like(service.box.requests)
     requests.setflags(write=False)
     receive(rehearsal.request_ready, requests, private.inbox, private.request_head, 0, np.zeros(2, np.int64))

@@ -15,7 +15,7 @@ from numba.core.runtime import _nrt_python, rtsys
 from runtime.clock import SECOND, fake_clock, foreseeing, real_clock
 from runtime.guard import close_tick, open_tick, run_ticks
 from runtime.guard_state import End, Guard, begin_episode, make_guard
-from runtime.mailbox import FAILED, Mailbox, head_bytes, mail_layout, receive, reply
+from runtime.mailbox import FAILED, Mailbox, head_bytes, mail_layout, post_interim, receive, reply
 from runtime.plants.native import NativePlant
 from runtime.records import load_robot
 from runtime.seats import Role, take_seat
@@ -62,6 +62,15 @@ class Bench:
             out[name] = value
         box = self.boxes[seat]
         reply(box.answer_ready, box.answers, box.hello, out, head_bytes(LAYOUT.answer))
+
+    def interim(self, tick: int, control: float, byte: int = 0, **fields: int) -> None:
+        """The guest leaves an answer, with a state of 16 bytes, that a better one is to follow."""
+        out = np.zeros(1, LAYOUT.answer)
+        out["tick"], out["layout"], out["size"], out["state_size"] = tick, LAYOUT.key, head_bytes(LAYOUT.answer), 16
+        out["commands"]["joint"]["control"], out["state"][0, :16] = control, byte
+        for name, value in fields.items():
+            out[name] = value
+        post_interim(self.boxes[0].interims, self.boxes[0].hello, out, head_bytes(LAYOUT.answer))
 
     def tick(self, *answers: Callable[[], None]) -> Any:
         """One tick in which the guest gives these answers; returns the row."""
@@ -136,6 +145,49 @@ def test_a_late_answer_is_discarded_and_does_not_shift_the_ones_behind_it(bench:
     bench.answer(2, 0.9)  # posted between two ticks
     assert bench.good(0.4)["sent"][0, 0] == 0.4
     assert bench.guard.state["late"] == 2
+
+
+def test_the_best_so_far_counts_where_the_answer_is_late(bench: Bench) -> None:
+    bench.good(0.25)
+    row = bench.tick(lambda: bench.interim(1, 0.5, finished=8), lambda: bench.interim(1, 0.6, byte=7, finished=16))
+    assert (row["miss"], row["mode"], row["answered"], row["finished"]) == (Miss.NONE, Mode.GUEST, 1, 16)
+    assert (row["sent"] == 0.6).all()
+    row = bench.tick(lambda: bench.answer(1, 0.9), lambda: bench.interim(2, 0.1), lambda: bench.answer(2, 0.3))
+    assert (row["sent"] == 0.3).all()  # whatever came in time is better; whatever came late is still discarded
+    assert row["base"] == 1
+    bench.good()
+    assert bench.guard.state["late"] == 1
+    assert bench.guard.state["guest_missed"] == 0
+
+
+def test_the_state_of_the_best_so_far_comes_back(bench: Bench) -> None:
+    bench.tick(lambda: bench.interim(0, 0.5, byte=7))
+    bench.tick(lambda: bench.answer(1))
+    bench.tick(lambda: bench.interim(2, 0.5, byte=9))
+    request = bench.request()
+    assert (request["tick"], request["base"], request["state_size"]) == (2, 1, 0)
+    bench.tick()
+    assert (bench.request()["state"][:16] == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("tick", "control", "fields", "miss"),
+    [
+        (0, 0.5, {}, Miss.LATE),
+        (2, 0.5, {}, Miss.LATE),
+        (1, np.nan, {}, Miss.NOT_FINITE),
+        (1, 0.5, {"status": FAILED}, Miss.GUEST_FAILED),
+        (1, 0.5, {"state_size": 1 << 40}, Miss.WRONG_SIZE),
+        (1, 0.5, {"layout": 5}, Miss.WRONG_LAYOUT),
+    ],
+)
+def test_a_best_so_far_is_believed_no_more_than_an_answer(
+    bench: Bench, tick: int, control: float, fields: dict[str, int], miss: Miss
+) -> None:
+    bench.good(0.25)
+    row = bench.tick(lambda: bench.interim(tick, control, **fields))
+    assert (row["miss"], row["mode"]) == (miss, Mode.REPEAT)
+    assert (row["sent"] == 0.25).all()
 
 
 def test_the_guests_state_comes_back_with_the_next_request_unless_it_was_discarded(bench: Bench) -> None:

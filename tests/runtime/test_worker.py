@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from controllers.stack import load_stack
+from planners.planner import Budget
 from runtime.errors import SurefootError
 from runtime.mailbox import FAILED, OK, Mailbox, mail_layout
 from runtime.worker import Service, StackHost, WorkerSpec, load_state, run_worker
@@ -59,6 +60,30 @@ def test_a_discarded_answer_never_happened(host: StackHost) -> None:
     host.respond(request(3, 2, expected[2]), answer)  # late: the guard throws it away
     host.respond(request(2, 1, expected[1]), answer)
     assert answer["commands"].tobytes() == expected[2]["commands"].tobytes()
+
+
+def test_each_round_of_a_planner_leaves_the_answer_of_a_budget_that_ended_there() -> None:
+    planned = load_stack("ant")
+    told = {"name": planned.name, "document": planned.document, "path": "ant.yaml"}
+    layout = mail_layout(planned.robot)
+    made = np.zeros(1, layout.request)[0]
+    made["base"], made["qpos"] = -1, planned.robot.model.qpos0
+
+    def answered(budget: int, rounds: list[Any] | None = None) -> Any:
+        host = StackHost(WorkerSpec(stack=told, threads=1, lockstep=rounds is None))
+        host.guest.budget = Budget(candidates=budget)
+        answer = np.zeros(1, layout.answer)[0]
+        host.respond(made, answer, None if rounds is None else lambda: rounds.append(answer.copy()))
+        host.guest.close()
+        return answer
+
+    rounds: list[Any] = []
+    full = answered(20, rounds)
+    assert [int(r["finished"]) for r in rounds] == [8, 16, 20]
+    for found, budget in (*zip(rounds, (8, 16, 20), strict=True), (full, 20)):
+        wanted = answered(budget)
+        assert found["commands"].tobytes() == wanted["commands"].tobytes()
+        assert found["state"].tobytes() == wanted["state"].tobytes()
 
 
 def test_the_compiled_loop_answers_like_python(host: StackHost) -> None:
