@@ -11,6 +11,7 @@ kill     gates killed at random moments: every finished row is there, the killed
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 import os
 import random
@@ -18,8 +19,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -178,24 +180,42 @@ def cost(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def beside(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """A real-time Ant with its planner, alone and with a gate of HalfCheetah beside it."""
-    found: dict[str, Any] = {}
+    """A real-time Ant with its planner, alone and with gates of HalfCheetah beside it, in turns."""
+    found: dict[str, list[dict[str, Any]]] = {"alone": [], "with a gate": []}
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("alone", "with a gate"):
+        for number in range(2 * gates):
+            name = list(found)[number % 2]
             run = [sys.executable, "-c", "from runtime.cli import main; main()", "run", "ant", "--realtime", "--json",
-                   "--out", f"{folder}/{name.replace(' ', '-')}"]  # fmt: skip
-            gate = None
-            if name != "alone":
-                gate = subprocess.Popen(_gate_command(Path(folder) / "store"), stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, preexec_fn=lambda: os.nice(19))  # fmt: skip
-            output = subprocess.run(run, capture_output=True, text=True, check=False).stdout
-            if gate is not None:
-                gate.kill()
-                gate.wait()
+                   "--latency", "one_tick", "--out", f"{folder}/run-{number}"]  # fmt: skip
+            with _gating(Path(folder) / "store") if name != "alone" else contextlib.nullcontext():
+                output = subprocess.run(run, capture_output=True, text=True, check=False).stdout
             figures = json_module.loads(output)
-            found[name] = {key: figures[key] for key in ("guard_missed", "guest_missed", "steps", "mean")}
-            say(f"Ant in real time, {name}: {found[name]}")
+            found[name].append({key: figures[key] for key in ("guard_missed", "guest_missed", "steps", "mean")})
+            say(f"Ant in real time, {name}: {found[name][-1]}")
     return {"beside": found}
+
+
+@contextlib.contextmanager
+def _gating(store: Path) -> Iterator[None]:
+    """One gate after the other, niced."""
+    over = threading.Event()
+
+    def gate() -> None:
+        while not over.is_set():
+            process = subprocess.Popen(_gate_command(store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                       preexec_fn=lambda: os.nice(19))  # fmt: skip
+            while process.poll() is None and not over.wait(0.2):
+                pass
+            process.kill()
+            process.wait()
+
+    thread = threading.Thread(target=gate)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _gate_command(store: Path) -> list[str]:
@@ -231,7 +251,9 @@ def kill(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
 
 def main(
     part: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(PARTS)}; default: all.")] = None,
-    gates: Annotated[int, typer.Option(help="How many; default: power 20, null 10, bootstrap 2000, kill 30.")] = 0,
+    gates: Annotated[
+        int, typer.Option(help="How many; default: power 20, null 10, bootstrap 2000, kill 30, beside 3.")
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Measure what the gate catches, misses and costs."""
@@ -244,7 +266,7 @@ def main(
         "beside": beside,
         "kill": kill,
     }
-    counts = {"power": 20, "null": 10, "bootstrap": 2000, "kill": 30}
+    counts = {"power": 20, "null": 10, "bootstrap": 2000, "kill": 30, "beside": 3}
     for name in part or ():
         if name not in run:
             raise SurefootError(f"--part {name}: unknown; {nearest(name, PARTS)}")
