@@ -303,6 +303,10 @@ class Evaluator:
             from joblib.externals.loky import get_reusable_executor
 
             get_reusable_executor().shutdown(wait=True)
+        elif self.backend == "ray":
+            import ray
+
+            ray.shutdown()
 
 
 @cache
@@ -325,9 +329,12 @@ def _pair(host: int, parent: GuestSpec, candidate: GuestSpec, episode: Episode) 
 
 def _register_ray() -> None:
     try:
+        import ray
         from ray.util.joblib import register_ray
     except ImportError:
         raise SurefootError("backend ray: Ray is not installed; pip install 'surefoot[ray]', or use loky") from None
+    if not ray.is_initialized():  # on this machine, or on the cluster that RAY_ADDRESS names; standard output is ours
+        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     register_ray()
 
 
