@@ -31,10 +31,10 @@ from mcp.types import TextContent
 
 ABSOLUTE, RELATIVE = 0.02, 0.1
 """Step of a parameter: this share of its range, or of its value where that is more."""
-SIGMA = 0.3
-"""Initial standard deviation in those steps."""
-FINALISTS = 3
-"""Winners of the last generations that are compared with the centre on more seeds."""
+SIGMA = 0.1
+"""Initial standard deviation in those steps: a gait in step lies in a narrow place (0.3 never came back to it)."""
+FINALISTS = 2
+"""Winners of the last generations that are compared with the centre, and with where it began, on more seeds."""
 NEAR = 1.5
 """Frequencies in step are tried up to so many times the ones in force, and down to one part in so many."""
 WORST = 3
@@ -163,7 +163,8 @@ async def search(tools: Tools, slot: str, chosen: Sequence[str], evaluations: in
         winners.append(np.array(tried[int(np.argmax(scores))]))
         print(f"generation {len(winners)}: best {max(scores):.1f}, median {np.median(scores):.1f}, the base's mean "
               f"{mean:.1f}, sigma {strategy.sigma:.3f}", file=sys.stderr, flush=True)  # fmt: skip
-    finalists = [fixed | space.params(x) for x in (strategy.result.xfavorite, *winners[-FINALISTS:])]
+    centre, start = strategy.result.xfavorite, np.zeros(space.size)
+    finalists = [fixed | space.params(x) for x in (centre, start, *winners[-FINALISTS:])]
     many = min(3 * seeds, told["dev_seeds"])
     _, scores = await probe(tools, slot, base, finalists, "the last ones, on more seeds", seeds=many, ticks=ticks)
     params = finalists[int(np.argmax(scores))]
