@@ -104,6 +104,10 @@ def objective(scores: Sequence[float | None]) -> float:
     return float(np.mean(known + known[: max(1, len(known) // WORST)]))
 
 
+class Refused(Exception):
+    """A tool refused; it says why."""
+
+
 class Tools:
     """The tools of a connected client, answers as data."""
 
@@ -115,12 +119,12 @@ class Tools:
         """Calls a tool and reads its answer.
 
         Raises:
-            SystemExit: The tool refused.
+            Refused: By the tool.
         """
         answer = await self._client.call_tool(name, arguments)
         text = "".join(part.text for part in answer.content if isinstance(part, TextContent))
         if answer.is_error:
-            raise SystemExit(f"{name}: {text}")
+            raise Refused(f"{name}: {text}")
         return json.loads(text)
 
     async def finished(self, report: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +194,11 @@ async def _run(stack: str, store: Path, run: str | None, slot: str, *search_for:
     arguments = ["-c", "from runtime.cli import main; main()", "mcp", "--stack", stack, "--store", str(store),
                  "--agent", "cma", *(["--run", run] if run else [])]  # fmt: skip
     async with Client(StdioServerParameters(command=sys.executable, args=arguments)) as client:
-        return await search(Tools(client), slot, *search_for)
+        try:
+            return await search(Tools(client), slot, *search_for)
+        except Refused as error:
+            refused = str(error)
+    raise SystemExit(refused)
 
 
 def main(
