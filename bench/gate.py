@@ -190,6 +190,8 @@ def beside(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
             with _gating(Path(folder) / "store") if name != "alone" else contextlib.nullcontext():
                 output = subprocess.run(run, capture_output=True, text=True, check=False).stdout
             figures = json_module.loads(output)
+            if name != "alone" and not Ledger(Path(folder) / "store" / "trials.jsonl").rows():
+                raise SurefootError("no gate came to its end beside the robot: nothing was measured")
             found[name].append({key: figures[key] for key in ("guard_missed", "guest_missed", "steps", "mean")})
             say(f"Ant in real time, {name}: {found[name][-1]}")
     return {"beside": found}

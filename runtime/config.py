@@ -97,7 +97,7 @@ def at(data: Any, path: Sequence[str], where: str) -> Any:
 def _place(section: dict[str, Any] | list[Any], part: str, where: str) -> Any:
     """The key or the index that a part of a path names in a section."""
     if isinstance(section, list):
-        if not part.isdigit() or int(part) >= len(section):
+        if not part.isdecimal() or int(part) >= len(section):
             raise SurefootError(f"{where}: {part!r} is no place in a list of {len(section)}, from 0 on")
         return int(part)
     if part not in section:

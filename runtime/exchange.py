@@ -51,6 +51,7 @@ def collect(guard: Any, asked: Any, deadline: Any) -> Any:
     source = seat.answers + (asked % SLOTS) * state.answer_stride
     if miss == _LATE and take_interim(seat, asked, reply, state.answer, state.answer_head, state.answer_stride):
         miss, source = _NONE, state.answer
+        row.interim = 1
     state.collected = now_ns(guard.clock)
     row.waited = state.collected - request.time
     if miss == _NONE:
@@ -68,7 +69,8 @@ def collect(guard: Any, asked: Any, deadline: Any) -> Any:
         row.answered, row.finished = asked, reply.finished
         state.plan_age = max(0, reply.plan_age)
         if state.one_tick:  # nothing was waited for; what counts is when the guest says that it was done
-            row.waited = min(max(0, reply.done - request.time), state.period)
+            row.waited = state.period if row.interim else min(max(0, reply.done - request.time), state.period)
+        state.interims += row.interim
         state.work += reply.work
         row.state_hash = hash_bytes(state.request_state, reply.state_size)
     return miss

@@ -84,7 +84,7 @@ def _wake(guard: Any) -> Any:
     """Sleeps until the tick is due; ticks that have passed by then are counted, skipped, and simulated."""
     clock, state, row = guard.clock, guard.state, guard.row
     row.reward = row.terms.forward = row.terms.control = row.terms.contact = row.terms.healthy = 0.0
-    row.terminated = row.overrun = row.late = row.finished = row.rules = row.yields = 0
+    row.terminated = row.overrun = row.late = row.interim = row.finished = row.rules = row.yields = 0
     row.lateness = sleep_until(clock, state.due)
     row.skipped = ticks_overrun(state.due + row.lateness, state.due, state.period)
     state.due += row.skipped * state.period

@@ -33,7 +33,7 @@ _POSITION = (
     "plan_age",
     "collected",
 )
-_COUNTERS = ("ticks", "guard_missed", "guest_missed", "late", "fallback", "takeovers", "upright", "work")
+_COUNTERS = ("ticks", "guard_missed", "guest_missed", "interims", "late", "fallback", "takeovers", "upright", "work")
 _ADDRESSES = ("request", "request_state", "answer", "row", "rows", "sent", "waits", "signals", "sensed")
 _SIZES = ("request_head", "request_stride", "answer_head", "answer_stride", "row_stride", "capacity", "signal_bytes")
 STATE = np.dtype(

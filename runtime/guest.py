@@ -163,8 +163,10 @@ class Guest:
 
         def settle(decision: Decision) -> None:
             before[:] = memory
-            tell(self._decided(decision))
-            memory[:] = before
+            try:
+                tell(self._decided(decision))
+            finally:
+                memory[:] = before
 
         self.planner.interim = settle
 

@@ -121,6 +121,7 @@ def run_realtime(summary: Summary, on_progress: Callable[[Progress], None], say:
         collect()
         state = supervisor.guard.state
         summary.guard_missed, summary.guest_missed = int(state["guard_missed"]), int(state["guest_missed"])
+        summary.interims = int(state["interims"])
         summary.degraded = supervisor.degraded
         tape = supervisor.statistics()["tape"]
         if lacking := tape["lost"] + tape["unsaved"] + tape["written"] - tape["drained"]:

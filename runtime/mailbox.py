@@ -7,7 +7,8 @@ a worker can do is to wake the guard for nothing, which the guard bounds.
 
 The state of the guest travels with the tick: a request carries the state that the last accepted answer exported. Any
 worker can therefore answer any tick, which is what makes a spare, a shadow and a swap the same thing, and a discarded
-answer never happened.
+answer never happened. A worker that gets better answers as it goes leaves each in a ring beside the answers, without
+waking the guard, which takes the latest where the whole one is late.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from runtime.errors import SurefootError
 from runtime.libc import library, memcpy, sem_clockwait, sem_post, sem_trywait
 from runtime.records import Robot
 
-SLOTS = 4  # an answer may be this many ticks late before its slot is written again
+SLOTS = 4  # an answer may be this many ticks late before its slot is written again; as many interim answers are kept
 STATE_BYTES = 65536  # room for a guest's exported state: layer memory and plan
 _REQUEST_READY, _ANSWER_READY = 0, 64  # offsets of the semaphores [bytes], a cache line apart
 _SEAL, _SHRINK, _GROW, _FUTURE_WRITE = 1, 2, 4, 16

@@ -154,7 +154,7 @@ class Probation:
         """Takes in one row, and judges no more of it than whether the answers come, and are answers."""
         self.ticks += 1
         miss = Miss(int(row["miss"]))
-        self._late.append(miss in LATE)
+        self._late.append(miss in LATE or bool(row["interim"]))
         return BAD[miss] if miss in BAD else self._too_late(row)
 
     def _too_late(self, row: Any) -> str | None:

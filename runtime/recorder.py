@@ -42,6 +42,8 @@ def notable(before: NDArray[Any] | None, row: Any) -> list[dict[str, Any]]:
         events.append({"event": "guard_missed", "ticks": int(row["skipped"])})
     if row["late"]:
         events.append({"event": "late_answer_discarded", "answers": int(row["late"])})
+    if row["interim"]:
+        events.append({"event": "best_so_far", "candidates": int(row["finished"]), "seat": int(row["seat"])})
     if row["miss"]:
         events.append({"event": "guest_missed", "reason": Miss(row["miss"]).name.lower(), "seat": int(row["seat"])})
     if before is not None and row["seat"] != before["seat"]:

@@ -88,6 +88,8 @@ class Summary:
     episodes: list[EpisodeResult] = field(default_factory=list)
     guard_missed: int = 0
     guest_missed: int = 0
+    interims: int = 0
+    """Late answers in whose place the guest's best so far counted."""
     degraded: list[str] = field(default_factory=list)
     interrupted: bool = False
     warnings: list[str] = field(default_factory=list)
@@ -112,7 +114,8 @@ class Summary:
             "falls": sum(e.fallen for e in self.episodes), "errors": [e.error for e in self.episodes if e.error],
             "steps": ticks, "upright": sum(e.upright for e in self.episodes) / ticks if ticks else None,
             "decision_ms": percentiles(decisions / 1e6), "guard_missed": self.guard_missed,
-            "guest_missed": self.guest_missed, "sim_steps_per_tick": planned / ticks if ticks else 0.0,
+            "guest_missed": self.guest_missed, "interims": self.interims,
+            "sim_steps_per_tick": planned / ticks if ticks else 0.0,
             "interventions": sum(e.interventions for e in self.episodes),
             "shaped": sum(e.shaped for e in self.episodes), "degraded": self.degraded, "interrupted": self.interrupted,
             "folder": str(self.folder),
@@ -367,7 +370,8 @@ def summary_lines(summary: Summary) -> list[str]:
         steps = figures["sim_steps_per_tick"]
         lines.append(f"decision: p50 {d['p50']:.3f} ms, {tail}; {steps:.0f} simulated control steps per tick")
     if summary.request.realtime:
-        lines.append(f"guard misses {summary.guard_missed}, guest misses {summary.guest_missed}"
+        best = f" (and {summary.interims} late answers, the best so far taken)" if summary.interims else ""
+        lines.append(f"guard misses {summary.guard_missed}, guest misses {summary.guest_missed}{best}"
                      + (f"; degraded: {'; '.join(summary.degraded)}" if summary.degraded else ""))  # fmt: skip
     lines.append(f"run folder: {summary.folder}")
     return lines

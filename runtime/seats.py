@@ -156,7 +156,7 @@ def take_interim(seat: Any, tick: Any, reply: Any, answer: Any, head: Any, strid
     count = carray(_word(seat.written), (1,))[0]
     source = seat.interims + (count % SLOTS) * stride
     memcpy(answer, source, head)
-    if count <= 0 or reply.tick != tick or seat.asked != tick:
+    if count <= 0 or reply.tick != tick:
         return False
     if 0 < reply.state_size <= STATE_BYTES:
         memcpy(answer + head, source + head, reply.state_size)

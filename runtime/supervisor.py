@@ -307,7 +307,8 @@ class Supervisor:
         """Returns the counters of guard and tape."""
         state, header = self.guard.state, self.rows.header[0]
         counters = {
-            n: int(state[n]) for n in ("ticks", "guard_missed", "guest_missed", "late", "fallback", "takeovers")
+            n: int(state[n])
+            for n in ("ticks", "guard_missed", "guest_missed", "interims", "late", "fallback", "takeovers")
         }
         tape = {n: int(header[n]) for n in ("written", "drained", "lost", "unsaved", "error")}
         return {**counters, "tape": tape}

@@ -73,7 +73,7 @@ GUARD_FIELDS = {
         "i8",
         "ns",
         "From the request to the accepted answer (none: to the deadline); with one tick of latency to "
-        "its completion by the guest's clock.",
+        "its completion by the guest's clock, or the whole period where that was late.",
     ),
     "decided": ("i8", "ns", "From the answer to the command, rules and limits included."),
     "written": ("i8", "ns", "From the scheduled beginning to the command's write."),
@@ -82,6 +82,7 @@ GUARD_FIELDS = {
     "overrun": ("i8", "1", "1 when the command was written after the next tick was due: a guard miss."),
     "mode": ("i8", "1", "Whose command was sent: 0 guest, 1 repeat, 2 hold, 3 damp, 4 cut."),
     "miss": ("i8", "1", "Why there was no valid answer (runtime.tape.Miss); 0: there was one."),
+    "interim": ("i8", "1", "1 when the answer was late and the guest's best so far was accepted in its place."),
     "late": ("i8", "1", "Answers discarded in this tick because they belong to an earlier one."),
     "seat": ("i8", "1", "Worker that was asked."),
     "base": ("i8", "1", "Tick of the last accepted answer, whose state went with the request; -1: none."),

@@ -33,6 +33,8 @@ ABSOLUTE, RELATIVE = 0.02, 0.1
 """Step of a parameter: this share of its range, or of its value where that is more."""
 SIGMA = 0.1
 """Initial standard deviation in those steps: a gait in step lies in a narrow place (0.3 never came back to it)."""
+TRIES = 4
+"""Gaits in step that are sent to the gate, the best one first: what falls over a late answer is found out there."""
 FINALISTS = 2
 """Winners of the last generations that are compared with the centre, and with where it began, on more seeds."""
 NEAR = 1.5
@@ -51,11 +53,9 @@ class Space:
     high: tuple[float, ...]
 
     @classmethod
-    def of(cls, parameters: Sequence[dict[str, Any]], chosen: Sequence[str]) -> Space:
-        """Parameters as `slots` tells them; `chosen` names some, none: all that have a value other than 0."""
-        picked = [p for p in parameters if (p["name"] in chosen if chosen else np.any(np.asarray(p["value"], float)))]
-        if not picked or len(picked) < len(set(chosen)):
-            raise SystemExit(f"parameters: valid are {', '.join(p['name'] for p in parameters)}")
+    def of(cls, parameters: Sequence[dict[str, Any]]) -> Space:
+        """Of the parameters, as `slots` tells them, all that have a value other than 0."""
+        picked = [p for p in parameters if np.any(np.asarray(p["value"], float))]
         return cls(
             tuple(p["name"] for p in picked), tuple(np.asarray(p["value"], float) for p in picked),
             tuple(float(p["range"][0]) for p in picked), tuple(float(p["range"][1]) for p in picked),
@@ -77,23 +77,27 @@ class Space:
         return made
 
 
-def in_step(parameters: Sequence[dict[str, Any]], rate: float) -> list[dict[str, Any]]:
-    """Parameters with every frequency at the same value, for every value near theirs that is in step with the ticks.
+def in_step(parameters: Sequence[dict[str, Any]], rate: float, most: int) -> list[dict[str, Any]]:
+    """Parameters with every frequency at the same value, for the values near theirs that are in step with the ticks.
 
     Args:
-        parameters: As `slots` tells them.
-        rate: Ticks per second [Hz].
+        parameters: As `slots` tells them; what is in Hz counts as a gait's frequency.
+        rate: Ticks per second of the layer [Hz].
+        most: How many sets at most.
 
     Returns:
-        The parameters as they are, {}, then a set for each half number of ticks that a cycle may take.
+        The parameters as they are, {}, then a set for each half number of ticks that a cycle may take, nearest first.
     """
-    found = {p["name"]: float(p["value"]) for p in parameters if p["unit"] == "Hz" and np.ndim(p["value"]) == 0}
-    present = [value for value in found.values() if value > 0]
+    found = {p["name"]: p for p in parameters if p["unit"] == "Hz" and np.ndim(p["value"]) == 0}
+    present = [float(p["value"]) for p in found.values() if float(p["value"]) > 0]
     if not present:
         return [{}]
+    low, high = max(p["range"][0] for p in found.values()), min(p["range"][1] for p in found.values())
     half_ticks = 2.0 * rate / np.mean(present)
-    near = range(math.ceil(half_ticks / NEAR), math.floor(half_ticks * NEAR) + 1)
-    return [{}, *({name: 2.0 * rate / n for name in found} for n in near)]
+    near = [n for n in range(math.ceil(half_ticks / NEAR), math.floor(half_ticks * NEAR) + 1)
+            if low <= 2.0 * rate / n <= high]  # fmt: skip
+    near.sort(key=lambda n: abs(math.log(n / half_ticks)))
+    return [{}, *({name: 2.0 * rate / n for name in found} for n in near[: most - 1])]
 
 
 def objective(scores: Sequence[float | None]) -> float:
@@ -143,43 +147,92 @@ async def probe(
     return report["parent_mean"], [objective(v.get("scores", [])) for v in report["variants"]]
 
 
-async def search(tools: Tools, slot: str, chosen: Sequence[str], evaluations: int, population: int, seeds: int,
-                 ticks: int, seed: int) -> dict[str, Any]:  # fmt: skip
+@dataclass(frozen=True)
+class Task:
+    """What is searched, and how."""
+
+    slot: str
+    chosen: Sequence[str]
+    """Parameters; none: all that are not 0."""
+    evaluations: int
+    population: int
+    seeds: int
+    """Dev seeds per set of parameters."""
+    ticks: int
+    """Per episode; 0: whole ones."""
+    seed: int
+    """Of the search."""
+
+
+async def search(tools: Tools, task: Task) -> dict[str, Any]:
     """Searches, submits what does best on many seeds, and asks for its promotion; returns what came of it."""
     told = await tools("slots")
-    here = next(s for s in told["slots"] if s["slot"] == slot)
-    base, parameters = here["active"], here["parameters"]
-    steps = in_step(parameters, told["rate_hz"])
-    _, scores = await probe(tools, slot, base, steps, "cycles of whole ticks", seeds=seeds, ticks=ticks)
-    fixed = steps[int(np.argmax(scores))]
-    print(f"in step: {fixed or 'as it is'}, {max(scores):.1f}; the base {scores[0]:.1f}", file=sys.stderr, flush=True)
-    space = Space.of([p for p in parameters if p["name"] not in fixed], [c for c in chosen if c not in fixed])
-    options = {"popsize": population, "CMA_diagonal": True, "seed": seed + 1, "verbose": -9}
+    here = next((s for s in told["slots"] if s["slot"] == task.slot), None)
+    if here is None:
+        raise Refused(f"--slot {task.slot}: valid: {', '.join(s['slot'] for s in told['slots'])}")
+    names = [p["name"] for p in here["parameters"]]
+    if unknown := set(task.chosen) - set(names):
+        raise Refused(f"--parameter {min(unknown)}: valid: {', '.join(names)}")
+    asked = [p for p in here["parameters"] if not task.chosen or p["name"] in task.chosen]
+    base, dev, trials = here["active"], told["dev_seeds"], list[dict[str, Any]]()
+    steps = in_step(asked, told["rate_hz"] / here["updates_every_n_ticks"], task.population)
+    _, scores = await probe(tools, task.slot, base, steps, "cycles in step", seeds=task.seeds, ticks=task.ticks)
+    fixed: dict[str, Any] = {}
+    for i in sorted(range(1, len(steps)), key=lambda i: -scores[i]):
+        if scores[i] <= scores[0] or len(trials) == TRIES:
+            break
+        why = f"in step with the ticks: an objective of {scores[i]:.0f}, the base has {scores[0]:.0f}"
+        trials.append(await submit(tools, task.slot, base, steps[i], why))
+        if trials[-1]["verdict"] == "accept":
+            fixed, base = steps[i], trials[-1]["version"]
+            break
+    if base not in (here["active"], trials[-1]["active"] if trials else base):
+        return await told_of(tools, trials)  # a person has to approve it first
+    space = Space.of([p for p in asked if p["name"] not in fixed])
+    finalists = [{}, *map(space.params, await evolve(tools, task, base, dev, space))]
+    many = min(3 * task.seeds, dev)
+    _, scores = await probe(tools, task.slot, base, finalists, "on more seeds", seeds=many, ticks=task.ticks)
+    best = int(np.argmax(scores))
+    if finalists[best]:
+        why = f"{task.evaluations} evaluations found an objective of {scores[best]:.0f}, the base has {scores[0]:.0f}"
+        trials.append(await submit(tools, task.slot, base, finalists[best], why))
+    return await told_of(tools, trials)
+
+
+async def told_of(tools: Tools, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """What came of it: the last version that was accepted, every submission, and what was spent."""
+    accepted = [t["version"] for t in trials if t["verdict"] == "accept"]
+    spent = (await tools("budget"))["spent"]
+    return {"version": accepted[-1] if accepted else None, "trials": trials, "budget": spent}
+
+
+async def evolve(tools: Tools, task: Task, base: str, dev: int, space: Space) -> list[np.ndarray]:
+    """CMA-ES around a base; its centre and the winners of the last generations."""
+    if space.size < 2:
+        return []
+    options = {"popsize": task.population, "CMA_diagonal": True, "seed": task.seed + 1, "verbose": -9}
     strategy = cma.CMAEvolutionStrategy(np.zeros(space.size), SIGMA, options)
     winners: list[np.ndarray] = []
-    while len(winners) * population < evaluations:
+    while len(winners) * task.population < task.evaluations:
         tried = strategy.ask()
         mean, scores = await probe(
-            tools, slot, base, [fixed | space.params(x) for x in tried], f"CMA-ES after {len(winners)} generations",
-            seeds=seeds, ticks=ticks, first=len(winners) * seeds % (told["dev_seeds"] - seeds + 1),
+            tools, task.slot, base, [space.params(x) for x in tried], f"CMA-ES after {len(winners)} generations",
+            seeds=task.seeds, ticks=task.ticks, first=len(winners) * task.seeds % (dev - task.seeds + 1),
         )  # fmt: skip
         strategy.tell(tried, [-s if np.isfinite(s) else 1e6 for s in scores])
         winners.append(np.array(tried[int(np.argmax(scores))]))
-        print(f"generation {len(winners)}: best {max(scores):.1f}, median {np.median(scores):.1f}, the base's mean "
-              f"{mean:.1f}, sigma {strategy.sigma:.3f}", file=sys.stderr, flush=True)  # fmt: skip
-    centre, start = strategy.result.xfavorite, np.zeros(space.size)
-    finalists = [fixed | space.params(x) for x in (centre, start, *winners[-FINALISTS:])]
-    many = min(3 * seeds, told["dev_seeds"])
-    _, scores = await probe(tools, slot, base, finalists, "the last ones, on more seeds", seeds=many, ticks=ticks)
-    params = finalists[int(np.argmax(scores))]
-    return await _submit(tools, slot, base, params, len(winners) * population, max(scores))
+        say(f"generation {len(winners)}: best {max(scores):.1f}, median {np.median(scores):.1f}, the base's mean "
+            f"{mean:.1f}, sigma {strategy.sigma:.3f}")  # fmt: skip
+    return [np.array(strategy.result.xfavorite), *winners[-FINALISTS:]]
 
 
-async def _submit(tools: Tools, slot: str, base: str, params: dict[str, Any], spent: int, top: float) -> dict[str, Any]:
-    sent = await tools(
-        "submit", slot=slot, base=base, params=params, change=f"CMA-ES over {', '.join(params)}",
-        hypothesis=f"{spent} evaluations on dev seeds found a gait with an objective of {top:.0f}",
-    )  # fmt: skip
+async def submit(tools: Tools, slot: str, base: str, params: dict[str, Any], why: str) -> dict[str, Any]:
+    """Sends parameters to the gate, and asks for their promotion if it accepts them.
+
+    Returns:
+        `version`, `trial`, `verdict`, `reasons`, `promotion`, and the version that is `active` afterwards.
+    """
+    sent = await tools("submit", slot=slot, base=base, params=params, change=f"new {', '.join(params)}", hypothesis=why)
     result = await tools.finished({"state": "running", **sent})
     outcome: dict[str, Any] = {
         "version": sent["version"],
@@ -187,15 +240,25 @@ async def _submit(tools: Tools, slot: str, base: str, params: dict[str, Any], sp
     }
     if result.get("verdict") == "accept":
         outcome["promotion"] = await tools("request_promotion", trial=result["trial"])
-    return outcome | {"budget": (await tools("budget"))["spent"]}
+    here = (await tools("status"))["slots"][slot]
+    while here.get("candidate"):  # a robot takes its time over a swap
+        await asyncio.sleep(1.0)
+        here = (await tools("status"))["slots"][slot]
+    say(f"{why}: {outcome['verdict']} {outcome['reasons'] or ''}")
+    return outcome | {"active": here["active"]}
 
 
-async def _run(stack: str, store: Path, run: str | None, slot: str, *search_for: Any) -> dict[str, Any]:
+def say(line: str) -> None:
+    """Tells a person."""
+    print(line, file=sys.stderr, flush=True)
+
+
+async def _run(stack: str, store: Path, run: str | None, task: Task) -> dict[str, Any]:
     arguments = ["-c", "from runtime.cli import main; main()", "mcp", "--stack", stack, "--store", str(store),
                  "--agent", "cma", *(["--run", run] if run else [])]  # fmt: skip
     async with Client(StdioServerParameters(command=sys.executable, args=arguments)) as client:
         try:
-            return await search(Tools(client), slot, *search_for)
+            return await search(Tools(client), task)
         except Refused as error:
             refused = str(error)
     raise SystemExit(refused)
@@ -214,8 +277,8 @@ def main(
     run: Annotated[str | None, typer.Option(help="The robot's run, if there is more than one.")] = None,
 ) -> None:  # fmt: skip
     """Improve a slot's parameters by CMA-ES through the MCP tools; prints one JSON object."""
-    found = _run(stack, store, run, slot, parameter or [], evaluations, population, seeds, ticks, seed)
-    typer.echo(json.dumps(asyncio.run(found), indent=2))
+    task = Task(slot, parameter or [], evaluations, population, seeds, ticks, seed)
+    typer.echo(json.dumps(asyncio.run(_run(stack, store, run, task)), indent=2))
 
 
 if __name__ == "__main__":

@@ -258,8 +258,7 @@ class Evaluator:
 
     def __init__(self, backend: str, jobs: int, check: Callable[[], None] = lambda: None) -> None:
         """Choose a joblib backend; `check` is called between batches and may raise to stop."""
-        if backend == "ray":
-            _register_ray()
+        self._end_ray = _register_ray() if backend == "ray" else None
         self.backend, self.jobs, self._check = backend, jobs, check
         self.env_steps, self.planner_steps, self.episodes = 0, 0, 0
         self.worst: tuple[tuple[Any, ...], Episode] | None = None
@@ -303,10 +302,8 @@ class Evaluator:
             from joblib.externals.loky import get_reusable_executor
 
             get_reusable_executor().shutdown(wait=True)
-        elif self.backend == "ray":
-            import ray
-
-            ray.shutdown()
+        if self._end_ray is not None:
+            self._end_ray()
 
 
 @cache
@@ -327,15 +324,20 @@ def _pair(host: int, parent: GuestSpec, candidate: GuestSpec, episode: Episode) 
     return [*play_all(parent, [episode]), *play_all(candidate, [episode])]
 
 
-def _register_ray() -> None:
+def _register_ray() -> Callable[[], None] | None:
+    """Makes Ray a backend; returns what ends it, if it began here."""
     try:
         import ray
         from ray.util.joblib import register_ray
     except ImportError:
         raise SurefootError("backend ray: Ray is not installed; pip install 'surefoot[ray]', or use loky") from None
-    if not ray.is_initialized():  # on this machine, or on the cluster that RAY_ADDRESS names; standard output is ours
-        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     register_ray()
+    if ray.is_initialized():
+        return None
+    # On this machine, or on the cluster that RAY_ADDRESS names; standard output is ours.
+    ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    end: Callable[[], None] = ray.shutdown
+    return end
 
 
 def scores(results: Sequence[EpisodeResult]) -> Iterator[float]:

@@ -11,6 +11,8 @@ import hashlib
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +65,8 @@ def keep(store: Path, spec: GuestSpec, episode: Episode, slot: str, reason: str,
     )  # fmt: skip
     replace(folder / "trace.npz", buffer.getvalue())
     _write_tape(stack, kept.rows[first:], folder / "tape-000.mcap")
-    message = _video(stack, episode.condition, kept, first, folder / "video.mp4") if video else "not asked for"
+    states = kept.snapshots[first:]
+    message = _video(stack, episode.condition, states, folder / "video.mp4") if video else "not asked for"
     store_versions = VersionStore(store / "versions")
     for _, version in spec.versions:
         store_versions.submit(version)
@@ -227,28 +230,19 @@ def replay(store: Path, name: str, versions: dict[str, Version] | None = None) -
     return Replayed(bundle.folder.name, len(again.rows), differing, reason, r.error, r.fallen, r.total)
 
 
-def _video(stack: Stack, condition: Condition, kept: Kept, first: int, path: Path) -> str:
-    """Renders the last seconds, or says why it cannot."""
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    try:
-        import imageio
-
-        plant = DisturbedPlant(stack.robot, stack.timestep, stack.frame_skip, condition)
-        camera = mujoco.MjvCamera()
-        camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, plant.model.body(stack.robot.torso).id
-        camera.distance = 4.0
-        scratch = path.with_name(f".{path.name}")
-        with mujoco.Renderer(plant.model, 240, 320) as renderer:
-            frames = []
-            for state in kept.snapshots[first:]:
-                mujoco.mj_setState(plant.model, plant.data, state, int(mujoco.mjtState.mjSTATE_INTEGRATION))
-                mujoco.mj_forward(plant.model, plant.data)
-                renderer.update_scene(plant.data, camera)
-                frames.append(renderer.render())
-        scratch = path.with_name(f".{path.stem}.tmp.mp4")
-        imageio.mimsave(scratch, frames, fps=round(1 / stack.period), macro_block_size=1)
-        scratch.replace(path)
-    except Exception as error:  # any of the many ways in which a machine has no GL or no encoder
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        return f"no video: {what}; install libegl1 and libgl1-mesa-dri, and pip install imageio-ffmpeg"
+def _video(stack: Stack, condition: Condition, states: list[np.ndarray], path: Path) -> str:
+    """Renders what happened, or says why it cannot."""
+    scratch = path.with_name(f".{path.stem}.tmp.mp4")
+    told = json.dumps({"robot": stack.robot.name, "timestep": stack.timestep, "frame_skip": stack.frame_skip,
+                       "condition": asdict(condition), "path": str(scratch)})  # fmt: skip
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(states))
+    # MuJoCo chooses its GL when it is imported, and a driver that crashes must not take the gate with it.
+    command = [sys.executable, "-m", "agent_bridge.records.film", told]
+    made = subprocess.run(command, input=buffer.getvalue(), env={"MUJOCO_GL": "egl", **os.environ}, capture_output=True,
+                          check=False)  # fmt: skip
+    if made.returncode:
+        *_, what = made.stderr.decode(errors="replace").strip().splitlines() or [f"ended with {made.returncode}"]
+        return f"no video: {what[:160]}; install libegl1 and libgl1-mesa-dri, and pip install imageio-ffmpeg"
+    scratch.replace(path)
     return path.name

@@ -128,15 +128,19 @@ def test_the_search_looks_at_the_worst_episodes_twice():
 
 def test_a_vector_is_parameters_within_their_ranges():
     space = Space.of(
-        [{"name": "a", "value": [1.0, -1.0], "range": [-1, 1]}, {"name": "b", "value": 0, "range": [0, 1]}], []
+        [{"name": "a", "value": [1.0, -1.0], "range": [-1, 1]}, {"name": "b", "value": 0, "range": [0, 1]}]
     )
     assert space.size == 2
     assert space.params(np.array([5.0, 0.0])) == {"a": [1.0, -1.0]}
 
 
-def test_frequencies_in_step_make_a_cycle_of_half_ticks(stack: Stack):
-    as_it_is, *steps = in_step(parameters(stack_versions(stack)["limb"]), 20.0)
+def test_frequencies_in_step_make_a_cycle_of_half_ticks_the_nearest_first(stack: Stack):
+    told = parameters(stack_versions(stack)["limb"])
+    as_it_is, *steps = in_step(told, 20.0, 99)
     assert as_it_is == {}
-    assert {"stance_frequency": 5.0, "swing_frequency": 5.0} in steps
+    assert steps[:2] == [dict.fromkeys(("stance_frequency", "swing_frequency"), f) for f in (40 / 9, 5.0)]
     assert sorted({round(40.0 / s["stance_frequency"], 9) for s in steps}) == [6, 7, 8, 9, 10, 11, 12, 13]
-    assert in_step([{"name": "a", "unit": "1", "value": 2.0}], 20.0) == [{}]
+    assert in_step(told, 20.0, 3) == [{}, *steps[:2]]
+    narrow = {"name": "a", "unit": "Hz", "value": 4.0, "range": [3.9, 4.1]}
+    assert in_step([narrow], 20.0, 99) == [{}, {"a": 4.0}]
+    assert in_step([narrow | {"unit": "1"}], 20.0, 99) == [{}]

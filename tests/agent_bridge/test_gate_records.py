@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import imageio
 import numpy as np
 import pytest
 
@@ -67,6 +68,17 @@ def test_a_failure_that_is_kept_or_replayed_is_counted(tmp_path, monkeypatch):
     trials = [row.trial for row in ledger_of(tmp_path).rows()[1:]]
     assert [t.name for t in trials] == [f"failure {folder.name}, kept", f"failure {folder.name}, replayed"]
     assert [(t.environment_steps, t.scores, t.artefacts) for t in trials] == [(10, (), (str(folder),))] * 2
+
+
+def test_the_last_moments_are_a_video_where_there_is_gl(tmp_path):
+    one = subject(tmp_path)
+    state = failures._run(one.spec(candidate=True), EPISODE, EpisodeResult(0)).snapshots[0]
+    said = failures._video(one.stack, EPISODE.condition, [state] * 2, tmp_path / "video.mp4")
+    if said.startswith("no video"):
+        assert "install libegl1" in said
+        assert not list(tmp_path.glob("*.mp4"))
+        pytest.skip(said)
+    assert imageio.mimread(tmp_path / said)[0].max() > 0
 
 
 def test_a_failure_that_cannot_be_run_is_counted(tmp_path, monkeypatch):

@@ -151,13 +151,39 @@ def test_the_best_so_far_counts_where_the_answer_is_late(bench: Bench) -> None:
     bench.good(0.25)
     row = bench.tick(lambda: bench.interim(1, 0.5, finished=8), lambda: bench.interim(1, 0.6, byte=7, finished=16))
     assert (row["miss"], row["mode"], row["answered"], row["finished"]) == (Miss.NONE, Mode.GUEST, 1, 16)
+    assert row["interim"] == 1
     assert (row["sent"] == 0.6).all()
     row = bench.tick(lambda: bench.answer(1, 0.9), lambda: bench.interim(2, 0.1), lambda: bench.answer(2, 0.3))
     assert (row["sent"] == 0.3).all()  # whatever came in time is better; whatever came late is still discarded
-    assert row["base"] == 1
+    assert (row["base"], row["interim"]) == (1, 0)
     bench.good()
     assert bench.guard.state["late"] == 1
-    assert bench.guard.state["guest_missed"] == 0
+    assert (bench.guard.state["guest_missed"], bench.guard.state["interims"]) == (0, 1)
+
+
+def test_with_one_tick_of_latency_the_best_so_far_counts_as_late_as_it_was(bench: Bench) -> None:
+    bench.guard.state["one_tick"] = 1
+    bench.tick()
+    row = bench.tick(lambda: bench.interim(0, 0.5))
+    assert (row["miss"], row["answered"], row["interim"], row["waited"]) == (Miss.NONE, 0, 1, PERIOD)
+    assert (row["sent"] == 0.5).all()
+    row = bench.tick(lambda: bench.interim(1, 0.1), lambda: bench.answer(1, 0.3))
+    assert (row["miss"], row["answered"], row["interim"]) == (Miss.NONE, 1, 0)
+    bench.clock["now"] += 2 * PERIOD
+    bench.interim(2, 0.9)
+    row = bench.tick()
+    assert row["skipped"] == 1
+    assert row["miss"] == Miss.ABSENT  # what was decided for a tick that was skipped is of no use
+
+
+def test_a_count_that_makes_no_sense_harms_nothing(bench: Bench) -> None:
+    bench.guard.state["patience"] = 100
+    bench.good(0.25)
+    for count in (0, -1, -(2**63)):
+        row = bench.tick(lambda count=count: bench.boxes[0].hello.__setitem__("interim", count))  # type: ignore[misc]
+        assert row["miss"] == Miss.LATE
+    row = bench.tick(lambda: bench.interim(int(bench.guard.state["tick"]), 0.5, state_size=-8))
+    assert row["miss"] in (Miss.LATE, Miss.WRONG_SIZE)
 
 
 def test_the_state_of_the_best_so_far_comes_back(bench: Bench) -> None:

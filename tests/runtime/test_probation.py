@@ -12,7 +12,7 @@ from safety.compiler import compile_rules
 from safety.stack_rules import stack_rules
 
 ROW = np.dtype([("miss", "i8"), ("mode", "i8"), ("rules", "i8"), ("start", "i8"), ("finished", "i8"),
-                ("terminated", "i8"), ("reward", "f8"), ("facts", [("stop_requested", "i8")]),
+                ("interim", "i8"), ("terminated", "i8"), ("reward", "f8"), ("facts", [("stop_requested", "i8")]),
                 ("signals", [("tick", "i8"), ("torso", [("tilt", "f8")])])])  # fmt: skip
 POLICY = Policy(ticks=30, window=10, misses=3, of=8)
 
@@ -61,6 +61,8 @@ def test_one_bad_output_is_enough(miss: Miss) -> None:
 
 def test_late_answers_count_within_the_last_few_ticks() -> None:
     late = row(miss=Miss.LATE, mode=Mode.REPEAT)
+    best = row(interim=1)
+    assert verdicts(watching(POLICY, usual()), [best, best, late]) == ["missed deadlines: 3 of the last 3 ticks"]
     assert verdicts(watching(POLICY, usual()), [late, late, *[row()] * 8, late, late]) == []
     assert verdicts(watching(POLICY, usual()), [late, row(), late, row(), late]) == [
         "missed deadlines: 3 of the last 5 ticks"

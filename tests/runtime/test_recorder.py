@@ -24,7 +24,7 @@ def some_rows(count: int, first: int = 0) -> NDArray[Any]:
     rows = noise.view(DTYPE)
     rows["tick"] = np.arange(first, first + count)
     rows["wake"] = rows["tick"] * 1_000_000
-    for name in ("start", "skipped", "late", "miss", "terminated", "mode"):
+    for name in ("start", "skipped", "interim", "late", "miss", "terminated", "mode"):
         rows[name] = 0
     return rows
 
@@ -190,3 +190,10 @@ def test_fallback_and_recovery_are_events() -> None:
     after["mode"], after["miss"] = Mode.REPEAT, Miss.LATE
     assert [e["event"] for e in notable(before, after)] == ["guest_missed", "fallback"]
     assert notable(after, before) == [{"event": "recovered", "from": "repeat", "to": "guest"}]
+
+
+def test_the_best_so_far_in_place_of_a_late_answer_is_an_event() -> None:
+    before, after = some_rows(2)
+    before["seat"] = after["seat"] = 0
+    after["interim"], after["finished"] = 1, 16
+    assert notable(before, after) == [{"event": "best_so_far", "candidates": 16, "seat": 0}]
