@@ -34,8 +34,8 @@ ABSOLUTE, RELATIVE = 0.02, 0.1
 SIGMA = 0.1
 """Initial standard deviation in those steps: a gait in step lies in a narrow place (0.3 never came back to it)."""
 TRIES = 4
-"""Sent to the gate one after the other, the best one first: what falls uphill or over a late answer shows only there."""
-FINALISTS = 3
+"""Sent to the gate one after the other, the best first: what falls uphill or over a late answer shows only there."""
+FINALISTS = 2
 """Winners of the last generations that are compared with the centre, and with where it began, on more seeds."""
 NEAR = 1.5
 """Frequencies in step are tried up to so many times the ones in force, and down to one part in so many."""
