@@ -11,6 +11,7 @@ import numpy as np
 
 from controllers.stack import Stack
 from planners.costs import read_objective
+from planners.identify import read_factors
 from planners.model import planner_model
 from planners.rollout import Rollouts
 from runtime import config
@@ -24,7 +25,7 @@ PLANNERS = {
 }
 
 
-SHARED = ("horizon", "model", "every")
+SHARED = ("horizon", "model", "every", "identify")
 """Settings that mean the same to every planner."""
 
 
@@ -124,6 +125,12 @@ def parse_budget(value: object, where: str) -> Budget:
     return Budget(seconds=config.number(1e-4, 3600.0, "s")(parse_quantity(value, "s", where), where))
 
 
+def identified(stack: Stack) -> tuple[str, ...]:
+    """The factors of the planner's model that a stack identifies while it runs."""
+    doc = stack.document.get("planner") or {}
+    return read_factors(doc.get("identify", []), f"{stack.name}: planner.identify")
+
+
 def choose_planner(stack: Stack, use: str | None, budget: Budget | None) -> tuple[str, Budget | None]:
     """The name of the planner that a run would have, and its budget (None for `none`); quick, compiles nothing.
 
@@ -160,6 +167,10 @@ def make_planner(
     if doc is None:
         return None
     own_budget = _own_budget(name, doc)
+    if doc.take("identify", read_factors, ()) and doc.data.get("every", 1) != 1:
+        raise SurefootError(
+            f"{doc.where}.identify: the model of a planner beside the layers cannot change while it plans"
+        )
     own_model = planner_model(stack, doc.section("model", {}), model)
     objective = read_objective(stack.document["cost"], f"{stack.name}: cost")
     return _kinds()[name](stack, objective, doc, own_model, threads), budget or own_budget

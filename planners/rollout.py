@@ -104,6 +104,10 @@ class Rollouts:
         self._callback = _compile(stack, objective, self.snapshot, limited=limits is not None)
         self._batch = Batch(model, capacity, threads)
 
+    def renew(self) -> None:
+        """Simulate `model` as it is now."""
+        self._batch.update(self.model)
+
     def restart_threads(self) -> None:
         """Have threads with the priority and the cores that the calling thread has by now."""
         self._batch.close()

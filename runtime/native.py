@@ -197,6 +197,11 @@ library.mjb_deleteBatch.argtypes = [_address]
 library.mjb_deleteBatch.restype = None
 library.mjb_error.argtypes = [_address, _int]
 library.mjb_error.restype = ctypes.c_char_p
+library.mj_copyModel.argtypes = [_address, _address]
+library.mj_copyModel.restype = _address
+
+
+_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
 class Batch:
@@ -209,7 +214,7 @@ class Batch:
         """Start the pool; it inherits the scheduling policy and affinity of the calling thread.
 
         Args:
-            model: Copied; later changes to it have no effect.
+            model: Copied; later changes to it have no effect before `update`.
             simulations: Most simulations that one `apply` runs.
             threads: Threads, the caller's included.
         """
@@ -220,6 +225,8 @@ class Batch:
         if not self.address:
             raise SurefootError(f"MuJoCo cannot make a batch of {simulations}: {reason.value.decode()}")
         self._ids = np.arange(simulations, dtype=np.int32)
+        self._copy = 0
+        """Address of the batch's own model."""
 
     def apply(self, callback: int, argument: int, count: int | None = None) -> None:
         """Run the callback at an address on simulations 0..count-1 (default: all), without the GIL.
@@ -231,6 +238,13 @@ class Batch:
         if library.mjb_apply(self.address, self._ids.ctypes.data, count, callback, argument, 0):
             reasons = (library.mjb_error(self.address, i).decode() for i in range(count))
             raise SurefootError(f"a rollout failed in MuJoCo: {next(filter(None, reasons), 'no reason given')}")
+
+    def update(self, model: mujoco.MjModel) -> None:
+        """Take over the numbers of a model of the same layout as the first one."""
+        if not self._copy:
+            find = _CALLBACK(lambda copy, data, simulation, argument: setattr(self, "_copy", copy))
+            self.apply(ctypes.cast(find, ctypes.c_void_p).value or 0, 0, 1)
+        library.mj_copyModel(self._copy, model._address)
 
     def close(self) -> None:
         """Stop the threads and free the simulations."""
