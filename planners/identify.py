@@ -122,7 +122,7 @@ class Identifier:
         """Learns from the tick before.
 
         Args:
-            tick: The control tick; one that does not follow the last one teaches nothing.
+            tick: The control tick; one that does not follow the last one that could be read teaches nothing.
             qpos: Positions as read (nq,).
             qvel: Velocities as read (nv,).
             held: The control that was held since the last tick (nu,); default: what was being held then.
@@ -130,10 +130,10 @@ class Identifier:
         """
         if held is not None:
             self._sent[:] = held.reshape(-1)
-        if self._tick[0] >= 0.0 and tick == self._tick[0] + 1.0 and np.isfinite(qvel).all():
-            self._learn(qvel)
-        self._tick[0] = tick
-        self._qpos[:], self._qvel[:] = qpos, qvel
+        if np.isfinite(qpos).all() and np.isfinite(qvel).all():
+            if self._tick[0] >= 0.0 and tick == self._tick[0] + 1.0:
+                self._learn(qvel)
+            self._tick[0], self._qpos[:], self._qvel[:] = tick, qpos, qvel
         if holding is not None:
             self._sent[:] = holding.reshape(-1)
 
