@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from planners.identify import FACTORS
 from runtime.plants.base import Outcome
 from runtime.plants.native import NativePlant
 from runtime.records import Robot
@@ -31,37 +33,19 @@ class Disturbance:
     """Time from push to push [s]."""
 
 
-def _scale_mass(factor: float) -> Callable[[mujoco.MjModel], None]:
-    def change(model: mujoco.MjModel) -> None:
-        model.body_mass *= factor
-        model.body_inertia *= factor
-
-    return change
-
-
 def _scale(name: str, factor: float) -> Callable[[mujoco.MjModel], None]:
-    def change(model: mujoco.MjModel) -> None:
-        getattr(model, name)[...] *= factor
-
-    return change
-
-
-def _scale_motor(factor: float) -> Callable[[mujoco.MjModel], None]:
-    def change(model: mujoco.MjModel) -> None:
-        model.actuator_gear[:, 0] *= factor
-
-    return change
+    return lambda model: FACTORS[name](model, copy.copy(model), factor)
 
 
 DISTURBANCES = {
-    "mass +20 %": Disturbance(_scale_mass(1.2)),
-    "mass -20 %": Disturbance(_scale_mass(0.8)),
-    "friction +30 %": Disturbance(_scale("geom_friction", 1.3)),
-    "friction -30 %": Disturbance(_scale("geom_friction", 0.7)),
-    "damping +30 %": Disturbance(_scale("dof_damping", 1.3)),
-    "damping -30 %": Disturbance(_scale("dof_damping", 0.7)),
-    "motors +10 %": Disturbance(_scale_motor(1.1)),
-    "motors -10 %": Disturbance(_scale_motor(0.9)),
+    "mass +20 %": Disturbance(_scale("mass", 1.2)),
+    "mass -20 %": Disturbance(_scale("mass", 0.8)),
+    "friction +30 %": Disturbance(_scale("friction", 1.3)),
+    "friction -30 %": Disturbance(_scale("friction", 0.7)),
+    "damping +30 %": Disturbance(_scale("damping", 1.3)),
+    "damping -30 %": Disturbance(_scale("damping", 0.7)),
+    "motors +10 %": Disturbance(_scale("motors", 1.1)),
+    "motors -10 %": Disturbance(_scale("motors", 0.9)),
     "sensor noise": Disturbance(position_noise=0.005, velocity_noise=0.05),
     "pushes": Disturbance(push=0.5),
 }

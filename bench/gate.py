@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +38,7 @@ from agent_bridge.gate.statistics import Verdict, compare
 from agent_bridge.gate.workers import Episode, Evaluator, scores
 from agent_bridge.records.attempts import settle
 from agent_bridge.records.ledger import Ledger
+from bench.load import meanwhile
 from controllers.stack import load_stack
 from runtime.errors import SurefootError, nearest
 from runtime.lineage import descend
@@ -197,12 +198,10 @@ def beside(gates: int, say: Callable[[str], None]) -> dict[str, Any]:
     return {"beside": found}
 
 
-@contextlib.contextmanager
-def _gating(store: Path) -> Iterator[None]:
+def _gating(store: Path) -> contextlib.AbstractContextManager[None]:
     """One gate after the other, niced."""
-    over = threading.Event()
 
-    def gate() -> None:
+    def gate(over: threading.Event) -> None:
         while not over.is_set():
             process = subprocess.Popen(_gate_command(store), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                        preexec_fn=lambda: os.nice(19))  # fmt: skip
@@ -211,13 +210,7 @@ def _gating(store: Path) -> Iterator[None]:
             process.kill()
             process.wait()
 
-    thread = threading.Thread(target=gate)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(gate)
 
 
 def _gate_command(store: Path) -> list[str]:

@@ -14,14 +14,13 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from bench.load import load
+from bench.load import load, meanwhile
 from runtime.control import ask
 from runtime.errors import SurefootError
 from runtime.replay import replay_run
@@ -31,12 +30,11 @@ from runtime.tapefile import read_tape
 STOPPED = 0.12  # [s] that a worker is stopped for
 
 
-@contextlib.contextmanager
-def stopping(folder: Path, stops: int, seed: int) -> Iterator[None]:
+def stopping(folder: Path, stops: int, seed: int) -> contextlib.AbstractContextManager[None]:
     """Stops the run's active worker `stops` times for a moment, a second apart on average."""
-    over, rng = threading.Event(), random.Random(seed)
+    rng = random.Random(seed)
 
-    def stop() -> None:
+    def stop(over: threading.Event) -> None:
         done = 0
         while done < stops and not over.wait(2 * rng.random()):
             with contextlib.suppress(SurefootError, OSError):  # it has not begun, or has just ended
@@ -49,13 +47,7 @@ def stopping(folder: Path, stops: int, seed: int) -> Iterator[None]:
                 os.kill(pid, signal.SIGCONT)
                 done += 1
 
-    thread = threading.Thread(target=stop)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(stop)
 
 
 def one_seed(stack: str, budget: str, seed: int, steps: int | None, busy: int, stops: int) -> dict[str, Any]:

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 BUSY = "while True: pass"
 MEMORY = """
@@ -20,6 +21,19 @@ import numba
 while True:
     numba.njit(lambda x: sum([x * i for i in range(9)]))(1.5)
 """
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Does work in a thread for as long as the context lasts; the event tells it that it is over."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -49,7 +49,7 @@ def _friction(model: mujoco.MjModel, base: mujoco.MjModel, factor: float) -> Non
 FACTORS: dict[str, Callable[[mujoco.MjModel, mujoco.MjModel, float], None]] = {
     "mass": _mass, "motors": _motors, "damping": _damping, "friction": _friction,
 }  # fmt: skip
-"""What can be identified: how each factor changes a model, compared with the base."""
+"""What can be identified, or disturbed: how each factor changes a model, compared with the base."""
 
 
 def read_factors(value: object, where: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from planners.identify import FACTORS
 from runtime import config
 from runtime.plants.base import Outcome
 from runtime.plants.native import NativePlant
@@ -75,9 +77,9 @@ class DisturbedPlant(NativePlant):
         self._noise = np.zeros((2, *robot.shape))
         self._ticks = 0
         self._chance = np.random.default_rng(0)
-        self.model.body_mass *= condition.mass
-        self.model.body_inertia *= condition.mass
-        self.model.geom_friction *= condition.friction
+        base = copy.copy(self.model)
+        for name in ("mass", "friction"):
+            FACTORS[name](self.model, base, getattr(condition, name))
         gravity = float(np.linalg.norm(self.model.opt.gravity))
         mujoco.mj_setConst(self.model, mujoco.MjData(self.model))
         self.model.opt.gravity[:] = -gravity * np.array([math.sin(condition.slope), 0.0, math.cos(condition.slope)])
