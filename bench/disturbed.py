@@ -10,7 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from planners.identify import FACTORS
+from planners.observer import FACTORS
 from runtime.plants.base import Outcome
 from runtime.plants.native import NativePlant
 from runtime.records import Robot
@@ -108,11 +108,10 @@ class DisturbedPlant(NativePlant):
         sense(self.robot.layout[()], *self._read, self.data.sensordata, out)
 
     def _sense(self) -> None:
-        random = self._random(0)
-        self._read = (
-            self.data.qpos + self.disturbance.position_noise * random.standard_normal(self.model.nq),
-            self.data.qvel + self.disturbance.velocity_noise * random.standard_normal(self.model.nv),
-        )
+        position, velocity = self._random(0).standard_normal((2, self.model.nv))
+        qpos = self.data.qpos.copy()
+        mujoco.mj_integratePos(self.model, qpos, self.disturbance.position_noise * position, 1.0)
+        self._read = qpos, self.data.qvel + self.disturbance.velocity_noise * velocity
 
     def _random(self, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, stream, self._tick]))

@@ -86,6 +86,7 @@ IDEAS: dict[str, dict[str, tuple[str, ...]]] = {
     "ant": {
         "as shipped": (),
         "candidates of one scale": ("planner.finest=1",),
+        "every step is perturbed alike": ("planner.taper=1",),
         "without the bare base": ("planner.bare=false",),
         "the plan decays": ("planner.decay=0.504186948858",),
         "the reference's one scale and clip": (

@@ -11,8 +11,8 @@ import numpy as np
 
 from controllers.stack import Stack
 from planners.costs import read_objective
-from planners.identify import read_factors
 from planners.model import planner_model
+from planners.observer import SensorNoise, read_factors
 from planners.rollout import Rollouts
 from runtime import config
 from runtime.errors import SurefootError, nearest
@@ -25,7 +25,7 @@ PLANNERS = {
 }
 
 
-SHARED = ("horizon", "model", "every", "identify")
+SHARED = ("horizon", "model", "every", "identify", "sensor_noise")
 """Settings that mean the same to every planner."""
 
 
@@ -125,10 +125,9 @@ def parse_budget(value: object, where: str) -> Budget:
     return Budget(seconds=config.number(1e-4, 3600.0, "s")(parse_quantity(value, "s", where), where))
 
 
-def identified(stack: Stack) -> tuple[str, ...]:
-    """The factors of the planner's model that a stack identifies while it runs."""
-    doc = stack.document.get("planner") or {}
-    return read_factors(doc.get("identify", []), f"{stack.name}: planner.identify")
+def observed(stack: Stack) -> tuple[tuple[str, ...], SensorNoise] | None:
+    """What a stack's planner has an observer for: factors of its model to identify, and noise of the sensors."""
+    return _observed(config.Section(stack.document.get("planner") or {}, f"{stack.name}: planner"))
 
 
 def choose_planner(stack: Stack, use: str | None, budget: Budget | None) -> tuple[str, Budget | None]:
@@ -167,9 +166,10 @@ def make_planner(
     if doc is None:
         return None
     own_budget = _own_budget(name, doc)
-    if doc.take("identify", read_factors, ()) and doc.data.get("every", 1) != 1:
+    if _observed(doc) and doc.data.get("every", 1) != 1:
         raise SurefootError(
-            f"{doc.where}.identify: the model of a planner beside the layers cannot change while it plans"
+            f"{doc.where}.every: with an observer (identify, sensor_noise), which tells the planner something new in "
+            "every tick, only 1 is possible"
         )
     own_model = planner_model(stack, doc.section("model", {}), model)
     objective = read_objective(stack.document["cost"], f"{stack.name}: cost")
@@ -182,6 +182,11 @@ def _kinds() -> dict[str, Any]:
     from planners.tree import TreePlanner
 
     return {"corners": CornersPlanner, "residual": ResidualPlanner, "tree": TreePlanner}
+
+
+def _observed(doc: config.Section) -> tuple[tuple[str, ...], SensorNoise] | None:
+    factors, noise = doc.take("identify", read_factors, ()), SensorNoise.read(doc.section("sensor_noise", {}))
+    return (factors, noise) if factors or noise != SensorNoise() else None
 
 
 def _own_budget(name: str, doc: config.Section) -> Budget:

@@ -4,7 +4,8 @@ The base stack runs closed loop in every rollout; a candidate adds a sequence of
 around the best plan of the rounds before. Source: J. Weng, "Learning Beyond Gradients", 2026 (Ant), where a round has
 one candidate; rounds of a fixed size keep several threads busy and the result independent of their number.
 Candidates may differ in scale, log-uniform from `finest` to 1: coarse ones find a way, fine ones polish it, and the
-same round holds both.
+same round holds both. `taper` has them differ from the plan in the next step most, which is sent, and in each later one
+less, which the ticks to come still search.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class ResidualPlanner:
         self.smoothing = doc.take("smoothing", config.number(0.0, 1.0), 0.4)
         self.decay = doc.take("decay", config.number(0.0, 1.0), 0.5)
         self.finest = doc.take("finest", config.number(1e-6, 1.0), 1.0)
+        self.taper = doc.take("taper", config.number(0.0, 1.0), 1.0)
         self.bare = doc.take("bare", config.truth, False)
         doc.finish()
         self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=self.round, horizon=self.horizon,
@@ -66,6 +68,7 @@ class ResidualPlanner:
         while count := spending.allowed(self.round):
             steps = self.sigma * noise(self.seed, tick, round_, shape)
             steps[:, 1:] = (1.0 - self.smoothing) * steps[:, 1:] + self.smoothing * steps[:, :-1]
+            steps *= self.taper ** np.arange(self.horizon)[:, None]
             if self.finest < 1.0:
                 steps *= self.finest ** uniform(self.seed, tick, round_, self.round)[:, None, None]
             if round_ == 0:

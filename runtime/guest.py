@@ -15,9 +15,9 @@ import numpy as np
 
 from controllers.python_layers import PythonLayers
 from controllers.stack import Stack
-from planners.identify import Identifier, Told
 from planners.model import steps_per_tick
-from planners.planner import Budget, Decision, Planner, identified
+from planners.observer import Observer, Told
+from planners.planner import Budget, Decision, Planner, observed
 from planners.residual import ResidualPlanner
 from planners.rollout import snapshot_dtype
 from runtime.beside import Beside
@@ -34,6 +34,7 @@ class Work:
 
 
 IDLE = Work(0, 0)
+NOTHING = np.zeros(0)
 
 
 class Predictor:
@@ -100,11 +101,12 @@ class Guest:
         self.snapshot = np.zeros(1, snapshot_dtype(stack))
         """What the last answer was planned from; its `memory` (1,) is all that the stack remembers."""
         self.residual = np.zeros(1, stack.robot.residual)
-        self.identifier, self._models = None, list[Told]()
-        """What makes the planner's model that of the robot that is there, where the stack asks for it."""
-        if planner is not None and (names := identified(stack)):
-            self.identifier = Identifier(names, self.model, stack.frame_skip)
-            self._models = [Told(self.model), Told(planner.rollouts.model, planner.rollouts.renew)]
+        self.observer, self._models = None, list[Told]()
+        """What tells the planner where the robot is and what it is like, where the stack asks for it."""
+        if planner is not None and (asked := observed(stack)):
+            self.observer = Observer(self.model, stack.frame_skip, *asked)
+            if self.observer.names:
+                self._models = [Told(self.model), Told(planner.rollouts.model, planner.rollouts.renew)]
         self._predicted = False
         self._params = stack.params.copy()
         self._python = PythonLayers(stack, self.snapshot["memory"])
@@ -120,8 +122,8 @@ class Guest:
             self.beside.reset()
         if self.planner is not None:
             self.planner.reset(seed)
-        if self.identifier is not None:
-            self.identifier.reset()
+        if self.observer is not None:
+            self.observer.reset()
 
     @property
     def states(self) -> list[np.ndarray]:
@@ -129,7 +131,7 @@ class Guest:
         if self.beside is not None:
             beside = self.beside
             return [self.snapshot["memory"], beside.plan, beside.residual, beside.begun, beside.since]
-        known = [self.identifier.state] if self.identifier is not None else []
+        known = [self.observer.state] if self.observer is not None else []
         return [self.snapshot["memory"], *([self.planner.plan] if self.planner is not None else []), *known]
 
     @property
@@ -151,9 +153,6 @@ class Guest:
             signals: The signals record (1,), tick and time included.
             sent: The control (leg, segment) sent before the one that this answers: what a slew limit starts from.
         """
-        if not self._predicted:
-            self._identify(qpos, qvel, signals, held=sent)
-        self._predicted = False
         self._see(qpos, qvel, signals, sent)
         if self.beside is None and self.planner is not None and self.budget is not None:
             return self._decided(self.planner.decide(self.snapshot, self.budget))
@@ -201,6 +200,9 @@ class Guest:
         self.stack.tick(self._params, self.snapshot["memory"], self.snapshot["signals"], self.residual)
 
     def _see(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray) -> None:
+        if not self._predicted:
+            qpos, qvel, signals = self._observe(qpos, qvel, signals, held=sent)
+        self._predicted = False
         self.snapshot["qpos"], self.snapshot["qvel"], self.snapshot["signals"] = qpos, qvel, signals
         self.snapshot["sent"] = sent.reshape(-1)
         self._python.update(self.snapshot["signals"])
@@ -213,16 +215,24 @@ class Guest:
         self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """What to answer one tick ahead: see `Predictor.predict`."""
-        self._identify(qpos, qvel, signals, holding=sent)
+        qpos, qvel, signals = self._observe(qpos, qvel, signals, holding=sent)
         self._predicted = True
         return self._predictor.predict(qpos, qvel, signals, sent)
 
-    def _identify(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, **sent: np.ndarray) -> None:
-        """Learns from what was read, and tells the models."""
-        if self.identifier is not None:
-            self.identifier.observe(int(signals["tick"][0]), qpos, qvel, **sent)
-            for model in self._models:
-                model.tell(self.identifier.names, self.identifier.logs)
+    def _observe(
+        self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, **sent: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the robot is (its positions, velocities and signals), after the models were told what it is like."""
+        observer = self.observer
+        if observer is None:
+            return qpos, qvel, signals
+        observer.observe(int(signals["tick"][0]), qpos, qvel, **sent)
+        for model in self._models:
+            model.tell(observer.names, observer.logs)
+        seen = signals.copy()
+        sense(self.stack.robot.layout[()], observer.qpos, observer.qvel, NOTHING, seen[0])
+        seen["foot"] = signals["foot"]
+        return observer.qpos, observer.qvel, seen
 
     def close(self) -> None:
         """Stop the planner's threads."""

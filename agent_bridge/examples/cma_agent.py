@@ -4,12 +4,14 @@ A gait that is sampled at a fixed rate is the same in every cycle only where its
 otherwise the ticks wander through it, and so does the robot. So it begins with the frequencies that are in step.
 
 Gaits are chaotic: what is best on a few seeds is so by luck. Every generation meets other dev seeds, in whole episodes,
-and what is submitted is the centre of the distribution, or a set that beats it on many seeds.
+and what is submitted is a centre of the distribution. The faster a gait, the nearer it is to a fall, and a gait in step
+falls at its start if at all: centres along the way are compared on more seeds and in many starts, and the gate, which
+tries slopes and late answers too, is offered the best ones in turn.
 
 It starts `surefoot mcp`, reads the slot's parameters and their ranges, tries sets of them with `probe`, submits the
 best one to the gate and asks for its promotion. It has no privileges: what it knows is what the tools tell.
 
-    python -m agent_bridge.examples.cma_agent half_cheetah-rhythm --slot limb --evaluations 240
+    python -m agent_bridge.examples.cma_agent half_cheetah-rhythm --slot limb --evaluations 320
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ SIGMA = 0.1
 """Initial standard deviation in those steps: a gait in step lies in a narrow place (0.3 never came back to it)."""
 TRIES = 4
 """Sent to the gate one after the other, the best first: what falls uphill or over a late answer shows only there."""
-FINALISTS = 2
-"""Winners of the last generations that are compared with the centre, and with where it began, on more seeds."""
+FINALISTS = 5
+"""Centres along the way, in equal distances, that are compared with where it began on more seeds."""
 NEAR = 1.5
 """Frequencies in step are tried up to so many times the ones in force, and down to one part in so many."""
 WORST = 3
 """One episode in so many counts twice: the worst ones, because a gait that falls now and then is no gait."""
+START = 120
+"""Ticks of a start."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,15 @@ def objective(scores: Sequence[float | None]) -> float:
     return float(np.mean(known + known[: max(1, len(known) // WORST)]))
 
 
+def share(starts: Sequence[float | None]) -> float:
+    """The share of starts that go right, their mean over their median: one that goes wrong brings next to nothing."""
+    if not starts or None in starts:
+        return 0.0
+    returns = np.array(starts, float)
+    middle = float(np.median(returns))
+    return float(np.clip(returns.mean() / middle, 0.0, 1.0)) if middle > 0.0 else 0.0
+
+
 class Refused(Exception):
     """A tool refused; it says why."""
 
@@ -138,13 +151,10 @@ class Tools:
         return report
 
 
-async def probe(
-    tools: Tools, slot: str, base: str, variants: Sequence[dict[str, Any]], hypothesis: str, **how: int
-) -> tuple[float, list[float]]:
-    """The base's mean return, and the objective of every variant, -inf where it has none."""
-    started = await tools("probe", slot=slot, base=base, variants=list(variants), hypothesis=hypothesis, **how)
-    report = await tools.finished(started)
-    return report["parent_mean"], [objective(v.get("scores", [])) for v in report["variants"]]
+async def probe(tools: Tools, **arguments: Any) -> tuple[float, list[list[float | None]]]:
+    """The base's mean return, and the returns of every variant."""
+    report = await tools.finished(await tools("probe", **arguments))
+    return report["parent_mean"], [v.get("scores", []) for v in report["variants"]]
 
 
 @dataclass(frozen=True)
@@ -157,11 +167,21 @@ class Task:
     evaluations: int
     population: int
     seeds: int
-    """Dev seeds per set of parameters."""
+    """Whole episodes per set of parameters."""
     ticks: int
     """Per episode; 0: whole ones."""
     seed: int
     """Of the search."""
+
+
+async def judge(
+    tools: Tools, task: Task, base: str, variants: Sequence[dict[str, Any]], hypothesis: str, **how: int
+) -> tuple[float, list[float]]:
+    """The base's mean return in whole episodes, and the objective of every variant."""
+    mean, scores = await probe(
+        tools, slot=task.slot, base=base, variants=list(variants), hypothesis=hypothesis, ticks=task.ticks, **how
+    )
+    return mean, [objective(x) for x in scores]
 
 
 async def search(tools: Tools, task: Task) -> dict[str, Any]:
@@ -176,22 +196,23 @@ async def search(tools: Tools, task: Task) -> dict[str, Any]:
     asked = [p for p in here["parameters"] if not task.chosen or p["name"] in task.chosen]
     base, dev, trials = here["active"], told["dev_seeds"], list[dict[str, Any]]()
     steps = in_step(asked, told["rate_hz"] / here["updates_every_n_ticks"], task.population)
-    _, scores = await probe(tools, task.slot, base, steps, "cycles in step", seeds=task.seeds, ticks=task.ticks)
-    fixed: dict[str, Any] = {}
+    _, scores = await judge(tools, task, base, steps, "cycles in step", seeds=task.seeds)
     for i in sorted(range(1, len(steps)), key=lambda i: -scores[i]):
         if scores[i] <= scores[0] or len(trials) == TRIES:
             break
         why = f"in step with the ticks: an objective of {scores[i]:.0f}, the base has {scores[0]:.0f}"
         trials.append(await submit(tools, task.slot, base, steps[i], why))
         if trials[-1]["verdict"] == "accept":
-            fixed, base = steps[i], trials[-1]["version"]
+            base = trials[-1]["version"]
             break
     if base not in (here["active"], trials[-1]["active"] if trials else base):
         return await told_of(tools, trials)  # a person has to approve it first
-    space = Space.of([p for p in asked if p["name"] not in fixed])
+    space = Space.of([p for p in asked if p["name"] not in steps[-1]])  # out of step, the neighbours say nothing
     finalists = [{}, *map(space.params, await evolve(tools, task, base, dev, space))]
-    many = min(3 * task.seeds, dev)
-    _, scores = await probe(tools, task.slot, base, finalists, "on more seeds", seeds=many, ticks=task.ticks)
+    _, scores = await judge(tools, task, base, finalists, "on more seeds", seeds=min(4 * task.seeds, dev))
+    _, starts = await probe(tools, slot=task.slot, base=base, variants=finalists, hypothesis="their starts", seeds=dev,
+                            ticks=START)  # fmt: skip
+    scores = [s * share(x) if np.isfinite(s) else s for s, x in zip(scores, starts, strict=True)]
     for i in sorted(range(1, len(finalists)), key=lambda i: -scores[i])[:TRIES]:
         if scores[i] <= scores[0]:
             break
@@ -210,23 +231,23 @@ async def told_of(tools: Tools, trials: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def evolve(tools: Tools, task: Task, base: str, dev: int, space: Space) -> list[np.ndarray]:
-    """CMA-ES around a base; its centre and the winners of the last generations."""
+    """CMA-ES around a base; its centres along the way, the last one among them."""
     if space.size < 2:
         return []
     options = {"popsize": task.population, "CMA_diagonal": True, "seed": task.seed + 1, "verbose": -9}
     strategy = cma.CMAEvolutionStrategy(np.zeros(space.size), SIGMA, options)
-    winners: list[np.ndarray] = []
-    while len(winners) * task.population < task.evaluations:
+    centres: list[np.ndarray] = []
+    while len(centres) * task.population < task.evaluations:
         tried = strategy.ask()
-        mean, scores = await probe(
-            tools, task.slot, base, [space.params(x) for x in tried], f"CMA-ES after {len(winners)} generations",
-            seeds=task.seeds, ticks=task.ticks, first=len(winners) * task.seeds % (dev - task.seeds + 1),
-        )  # fmt: skip
+        sets, why = [space.params(x) for x in tried], f"CMA-ES after {len(centres)} generations"
+        first = len(centres) * task.seeds % (dev - task.seeds + 1)
+        mean, scores = await judge(tools, task, base, sets, why, seeds=task.seeds, first=first)
         strategy.tell(tried, [-s if np.isfinite(s) else 1e6 for s in scores])
-        winners.append(np.array(tried[int(np.argmax(scores))]))
-        say(f"generation {len(winners)}: best {max(scores):.1f}, median {np.median(scores):.1f}, the base's mean "
+        centres.append(np.array(strategy.result.xfavorite))
+        say(f"generation {len(centres)}: best {max(scores):.1f}, median {np.median(scores):.1f}, the base's mean "
             f"{mean:.1f}, sigma {strategy.sigma:.3f}")  # fmt: skip
-    return [np.array(strategy.result.xfavorite), *winners[-FINALISTS:]]
+    count = min(FINALISTS, len(centres))
+    return [centres[round(i * len(centres) / count) - 1] for i in range(1, count + 1)]
 
 
 async def submit(tools: Tools, slot: str, base: str, params: dict[str, Any], why: str) -> dict[str, Any]:
@@ -271,9 +292,9 @@ def main(
     stack: Annotated[str, typer.Argument(help="Stack to improve.")],
     slot: Annotated[str, typer.Option(help="Its slot.")] = "limb",
     parameter: Annotated[list[str] | None, typer.Option(help="One to search; default: all that are not 0.")] = None,
-    evaluations: Annotated[int, typer.Option(min=1, help="Sets of parameters to try.")] = 240,
-    population: Annotated[int, typer.Option(min=4, max=32)] = 12,
-    seeds: Annotated[int, typer.Option(min=1, max=32, help="Dev seeds per set.")] = 8,
+    evaluations: Annotated[int, typer.Option(min=1, help="Sets of parameters to try.")] = 320,
+    population: Annotated[int, typer.Option(min=4, max=32)] = 16,
+    seeds: Annotated[int, typer.Option(min=1, max=32, help="Whole episodes per set.")] = 4,
     ticks: Annotated[int, typer.Option(min=0, help="Ticks per episode; 0: whole ones.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
     store: Annotated[Path, typer.Option(help="The run store.")] = Path("runs"),

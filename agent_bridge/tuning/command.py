@@ -53,7 +53,8 @@ def tune(
         return
     seeds = ", ".join(map(str, best.seeds))
     typer.echo(f"best: {best.score:.1f} over seeds {seeds}, falls {best.falls}")
-    for line in (*best.assignments, f"stack: {folder / 'best.yaml'}; judge it on seeds of its own"):
+    stacks = f"stacks: {folder / 'best.yaml'}, and the centre of the search, {folder / 'centre.yaml'}"
+    for line in (*best.assignments, f"{stacks}; judge them on seeds of their own"):
         typer.echo(line)
 
 

@@ -79,7 +79,7 @@ def evaluate(tuning: Tuning, generation: int, candidate: int, stage: int, assign
 
 
 class Tuner:
-    """One tuning run in its folder: `config.yaml`, `evaluations.jsonl`, `best.yaml`."""
+    """One tuning run in its folder: `config.yaml`, `evaluations.jsonl`, `best.yaml`, `centre.yaml`."""
 
     def __init__(self, path: Path, folder: Path, store: Path, jobs: int = 2) -> None:
         """Open a run, a new one or one that was interrupted.
@@ -118,7 +118,8 @@ class Tuner:
             on_generation: Called after each with its number and the evaluations of its last stage.
 
         Returns:
-            The best evaluation of the last stage; `best.yaml` is its stack.
+            The best evaluation of the last stage; `best.yaml` is its stack, `centre.yaml` that of the distribution's
+            centre, which owes less to luck where few seeds are noisy.
         """
         import cma
 
@@ -131,7 +132,8 @@ class Tuner:
                 places = search.ask()
                 ranks, last = self._generation(parallel, generation, places)
                 search.tell(places, ranks)
-                self._write_best()
+                self._write("best", self.best().assignments)
+                self._write("centre", tuning.assignments(search.result.xfavorite))
                 on_generation(generation, last)
         return self.best()
 
@@ -193,11 +195,11 @@ class Tuner:
             attempt=f"{self.folder.resolve()}:{place}",
         )  # fmt: skip
 
-    def _write_best(self) -> None:
-        document = load_stack(self.tuning.stack, self.best().assignments).document
-        scratch = self.folder / "best.tmp"
+    def _write(self, name: str, assignments: tuple[str, ...]) -> None:
+        document = load_stack(self.tuning.stack, assignments).document
+        scratch = self.folder / f"{name}.tmp"
         scratch.write_text(yaml.safe_dump(document, sort_keys=False))
-        scratch.replace(self.folder / "best.yaml")
+        scratch.replace(self.folder / f"{name}.yaml")
 
 
 def _from_row(row: dict[str, Any]) -> Evaluation:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent_bridge.contracts import parameters
-from agent_bridge.examples.cma_agent import Space, in_step, objective
+from agent_bridge.examples.cma_agent import Space, in_step, objective, share
 from agent_bridge.gate.evaluate import evaluate
 from agent_bridge.probe import run_probe
 from agent_bridge.records.feedback import Episode, difference, feedback
@@ -124,6 +124,12 @@ def test_a_probe_tells_each_variant_and_counts_every_step(stack: Stack, tmp_path
 def test_the_search_looks_at_the_worst_episodes_twice():
     assert objective([0.0, 3.0, 3.0]) == 1.5
     assert objective([1.0, None]) == objective([]) == -np.inf
+
+
+def test_starts_that_go_wrong_are_a_share():
+    assert share([1.0, 1.0, 1.0]) == share([1.0, 1.0, 9.0]) == 1.0
+    assert share([0.0, 1.0, 1.0, 1.0]) == 0.75
+    assert share([-1.0, -1.0, 1.0]) == share([1.0, None]) == share([]) == 0.0
 
 
 def test_a_vector_is_parameters_within_their_ranges():

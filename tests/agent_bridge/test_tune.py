@@ -71,6 +71,8 @@ def test_it_finds_the_top_of_a_smooth_landscape(tmp_path: Path) -> None:
     best = tuner(tmp_path, generations=20).run()
     values = np.array([float(a.split("=")[1]) for a in best.assignments])
     np.testing.assert_allclose(values, BEST, rtol=0.03)
+    centre = config.load(tmp_path / "run" / "centre.yaml")["layers"]["joint"]["kp"]
+    assert centre == pytest.approx(BEST[0], rel=0.03)
 
 
 @pytest.mark.usefixtures("landscape")

@@ -270,25 +270,30 @@ def test_what_is_no_budget_is_refused(value: object) -> None:
         parse_budget(value, "--budget")
 
 
+def drawn(*sets: str) -> np.ndarray:
+    """What the first round of a planner tries (7, horizon, nu), without the plan itself."""
+    planner, kept = planner_of(ANT, "planner.horizon=4", "planner.clip=10", *sets), list[np.ndarray]()
+
+    def run(start: np.ndarray, plan: np.ndarray, **when: Any) -> np.ndarray:
+        kept.append(plan.copy())
+        return np.zeros(len(plan))
+
+    planner.rollouts.run = run  # type: ignore[method-assign, assignment]
+    planner.decide(snapshots(ANT)[8:9], Budget(candidates=8))
+    planner.close()
+    return kept[0][1:]
+
+
 def test_the_scales_of_a_round_span_a_range_and_leave_the_noise_alone() -> None:
     """Each candidate is the same draw as without scales, shrunk to between `finest` and 1."""
-    plain, scaled = (planner_of(ANT, "planner.horizon=4", "planner.clip=10", *sets)
-                     for sets in ((), ("planner.finest=0.1",)))  # fmt: skip
-    drawn = []
-    for planner in (plain, scaled):
-        kept: list[np.ndarray] = []
-
-        def run(start: np.ndarray, plan: np.ndarray, kept: list[np.ndarray] = kept, **when: Any) -> np.ndarray:
-            kept.append(plan.copy())
-            return np.zeros(len(plan))
-
-        planner.rollouts.run = run  # type: ignore[method-assign, assignment]
-        planner.decide(snapshots(ANT)[8:9], Budget(candidates=8))
-        drawn.append(kept[0][1:])
-        planner.close()
-    factors = drawn[1] / drawn[0]
+    factors = drawn("planner.finest=0.1") / drawn()
     np.testing.assert_allclose(factors, np.broadcast_to(factors[:, :1, :1], factors.shape), rtol=1e-9)
     assert 0.1 <= factors.min() < 0.5 < factors.max() <= 1.0
+
+
+def test_a_taper_shrinks_each_later_step_and_leaves_the_noise_alone() -> None:
+    factors = drawn("planner.taper=0.7") / drawn()
+    np.testing.assert_allclose(factors, np.broadcast_to(0.7 ** np.arange(4)[:, None], factors.shape), rtol=1e-9)
 
 
 @pytest.mark.parametrize("bare", [True, False])

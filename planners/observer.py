@@ -1,8 +1,12 @@
-"""Identification: how heavy, strong, damped and slippery the robot is, from what each tick did to it.
+"""An adaptive observer: where the robot is, and how heavy, strong, damped and slippery, from what each tick did to it.
 
-An extended Kalman filter over the logarithms of a few factors of the model: what the model says of the last tick is
-compared with what was read, and the derivatives are differences of simulations, one for each factor. Large errors, as
-of pushes and of contacts that fall into another instant, count for less. Source: parameters as states of an
+What the model says of the last tick is compared with what was read. Where the sensors are noisy, the state is what lies
+between the two: an observer (D. Luenberger, "An Introduction to Observers", 1971) whose gains grow with innovations
+that noise does not explain, as after a push or a contact at another instant (R. Mehra, "On the Identification of
+Variances and Adaptive Kalman Filtering", 1970).
+
+The factors of the model are identified by an extended Kalman filter over their logarithms; its derivatives are
+differences of simulations, one for each factor, and large errors count for less. Source: parameters as states of an
 extended Kalman filter, e.g. L. Ljung, "System Identification", 1999.
 """
 
@@ -10,15 +14,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime import config
 from runtime.errors import SurefootError, nearest
 
 Values = NDArray[np.float64]
 
+GAIN_POSITION, GAIN_VELOCITY = 0.3, 0.4
+"""Share of an innovation, a noisy reading's difference from the model, that the state takes over; more if innovations
+are larger than noise explains."""
+MEMORY = 0.8
+"""Of the innovations' mean square, from tick to tick."""
+OUTLIER = 2.0
+"""A single innovation counts as a mean square of its own where it is beyond so many standard deviations."""
 NOISE = 2.0
 """Standard deviation of a velocity after a tick that the model does not explain [rad/s or m/s]."""
 PRIOR, DRIFT = 0.15, 0.005
@@ -52,6 +65,24 @@ FACTORS: dict[str, Callable[[mujoco.MjModel, mujoco.MjModel, float], None]] = {
 """What can be identified, or disturbed: how each factor changes a model, compared with the base."""
 
 
+@dataclass(frozen=True)
+class SensorNoise:
+    """Standard deviations of what is read; zero: the readings are exact."""
+
+    position: float = 0.0
+    """[m or rad]"""
+    velocity: float = 0.0
+    """[m/s or rad/s]"""
+
+    @classmethod
+    def read(cls, doc: config.Section) -> SensorNoise:
+        """The setting `sensor_noise` of a planner."""
+        position = doc.take("position", config.number(0.0, 1.0), 0.0)
+        noise = cls(position, doc.take("velocity", config.number(0.0, 10.0), 0.0))
+        doc.finish()
+        return noise
+
+
 def read_factors(value: object, where: str) -> tuple[str, ...]:
     """The setting `identify` of a planner: names of `FACTORS`."""
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
@@ -78,30 +109,36 @@ class Told:
         self._after()
 
 
-class Identifier:
-    """The filter, and what it remembers from tick to tick.
+class Observer:
+    """Estimates state and factors, and remembers what it takes from tick to tick.
 
     Attributes:
         state: All of it (size,), to be copied out and in between two ticks.
+        qpos: Estimated positions (nq,), a part of it.
+        qvel: Estimated velocities (nv,), a part of it.
         logs: The factors' logarithms (n,), a part of it.
     """
 
-    def __init__(self, names: Sequence[str], model: mujoco.MjModel, steps: int) -> None:
+    def __init__(self, model: mujoco.MjModel, steps: int, names: Sequence[str], noise: SensorNoise) -> None:
         """Prepare for a model.
 
         Args:
-            names: Of `FACTORS`.
-            model: What it is compared with, copied.
+            model: What the robot is compared with, copied.
             steps: Physics steps per tick.
+            names: Of `FACTORS`: what is identified.
+            noise: Of the sensors.
         """
         self.names, self._steps = tuple(names), steps
         self._told = Told(copy.copy(model))
         self._data = mujoco.MjData(self._told.model)
+        self._noise = np.repeat([noise.position, noise.velocity], model.nv)
+        # The mean square that innovations have in the steady state if noise is all that they are made of.
+        self._explained = self._noise**2 / (1.0 - np.repeat([GAIN_POSITION, GAIN_VELOCITY], model.nv))
         n = len(self.names)
-        sizes = (1, n, n * n, model.nq, model.nv, model.nu)
+        sizes = (1, n, n * n, model.nq, model.nv, 2 * model.nv, model.nu)
         self.state = np.zeros(sum(sizes))
         parts = np.split(self.state, np.cumsum(sizes)[:-1])
-        self._tick, self.logs, self._covariance, self._qpos, self._qvel, self._sent = parts
+        self._tick, self.logs, self._covariance, self.qpos, self.qvel, self._square, self._sent = parts
         self._covariance = self._covariance.reshape(n, n)
         self.reset()
 
@@ -119,10 +156,11 @@ class Identifier:
     def observe(
         self, tick: int, qpos: Values, qvel: Values, held: Values | None = None, holding: Values | None = None
     ) -> None:
-        """Learns from the tick before.
+        """Learns from the tick before what the robot is like and where it is.
 
         Args:
-            tick: The control tick; one that does not follow the last one that could be read teaches nothing.
+            tick: The control tick; one that does not follow the last one that could be read teaches nothing but what
+                is read.
             qpos: Positions as read (nq,).
             qvel: Velocities as read (nv,).
             held: The control that was held since the last tick (nu,); default: what was being held then.
@@ -130,18 +168,41 @@ class Identifier:
         """
         if held is not None:
             self._sent[:] = held.reshape(-1)
-        if np.isfinite(qpos).all() and np.isfinite(qvel).all():
-            if self._tick[0] >= 0.0 and tick == self._tick[0] + 1.0:
-                self._learn(qvel)
-            self._tick[0], self._qpos[:], self._qvel[:] = tick, qpos, qvel
+        readable = np.isfinite(qpos).all() and np.isfinite(qvel).all()
+        if readable and self._tick[0] >= 0.0 and tick == self._tick[0] + 1.0:
+            self._learn(qpos, qvel)
+        else:
+            self.qpos[:], self.qvel[:] = qpos, qvel
+        self._tick[0] = tick if readable else -1.0
         if holding is not None:
             self._sent[:] = holding.reshape(-1)
 
-    def _learn(self, qvel: Values) -> None:
+    def _learn(self, qpos: Values, qvel: Values) -> None:
+        expected = self._simulated(self.logs)
+        if self.names:
+            self._identify(qvel, expected[1])
+        if self._noise.any():
+            self._correct(*expected, qpos, qvel)
+        else:
+            self.qpos[:], self.qvel[:] = qpos, qvel
+
+    def _correct(self, expected_qpos: Values, expected_qvel: Values, qpos: Values, qvel: Values) -> None:
+        """The state between what was expected and what was read."""
+        model = self._told.model
+        error = np.concatenate([np.empty(model.nv), qvel - expected_qvel])
+        mujoco.mj_differentiatePos(model, error[: model.nv], 1.0, expected_qpos, qpos)
+        square = np.maximum(self._square, self._explained)
+        self._square[:] = MEMORY * square + (1.0 - MEMORY) * error**2
+        square = np.maximum(square, (error / OUTLIER) ** 2)
+        step = error * (1.0 - self._noise**2 / np.maximum(square, 1e-300))
+        self.qpos[:], self.qvel[:] = expected_qpos, expected_qvel + step[model.nv :]
+        mujoco.mj_integratePos(model, self.qpos, step[: model.nv], 1.0)
+
+    def _identify(self, qvel: Values, expected: Values) -> None:
+        """What velocities that differ from the expected ones (nv,) say of the factors; the state is the last tick's."""
         logs, covariance = self.logs, self._covariance
-        expected = self._simulated(logs)
         steps = DIFFERENCE * np.eye(len(logs))
-        slopes = np.stack([(self._simulated(logs + step) - expected) / DIFFERENCE for step in steps], axis=1)
+        slopes = np.stack([(self._simulated(logs + step)[1] - expected) / DIFFERENCE for step in steps], axis=1)
         error = qvel - expected
         noise = NOISE**2 * np.maximum(1.0, np.abs(error) / (2.0 * NOISE))
         covariance += DRIFT**2 * np.eye(len(logs))
@@ -151,11 +212,12 @@ class Identifier:
             logs[:] = np.clip(learnt, -BOUND, BOUND)
             covariance[:] = (np.eye(len(logs)) - gain @ slopes) @ covariance
 
-    def _simulated(self, logs: Values) -> Values:
-        """Velocities (nv,) after the last tick under other factors."""
-        self._told.tell(self.names, logs)
+    def _simulated(self, logs: Values) -> tuple[Values, Values]:
+        """Positions (nq,) and velocities (nv,) after the last tick under other factors."""
+        if self.names:
+            self._told.tell(self.names, logs)
         model, data = self._told.model, self._data
         mujoco.mj_resetData(model, data)
-        data.qpos[:], data.qvel[:], data.ctrl[:] = self._qpos, self._qvel, self._sent
+        data.qpos[:], data.qvel[:], data.ctrl[:] = self.qpos, self.qvel, self._sent
         mujoco.mj_step(model, data, nstep=self._steps)
-        return np.array(data.qvel)
+        return data.qpos.copy(), data.qvel.copy()

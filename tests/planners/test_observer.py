@@ -1,6 +1,10 @@
-"""The factors of a robot that is not as its model says are found; what is known travels with the guest's state."""
+"""The state behind noisy readings is found, and the factors of a robot that is not as its model says.
 
-from collections.abc import Iterator
+What is known travels with the guest's state.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import mujoco
@@ -8,7 +12,8 @@ import numpy as np
 import pytest
 
 from bench.disturbed import DISTURBANCES, Disturbance, DisturbedPlant
-from planners.identify import BOUND, Identifier, Told
+from controllers.stack import Stack
+from planners.observer import BOUND, Observer, SensorNoise, Told
 from planners.planner import Budget, make_planner
 from runtime.episode import EpisodeResult, run_episode
 from runtime.errors import SurefootError
@@ -20,28 +25,30 @@ NAMES = ("mass", "motors", "damping", "friction")
 CHEETAH = stack("half_cheetah", f"planner.identify=[{', '.join(NAMES)}]")
 
 
-def identifier() -> Identifier:
-    return Identifier(NAMES, CHEETAH.robot.new_model(), CHEETAH.frame_skip)
+def observer() -> Observer:
+    return Observer(CHEETAH.robot.new_model(), CHEETAH.frame_skip, NAMES, SensorNoise())
 
 
-def shaken(ticks: int, **factors: float) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+def shaken(
+    ticks: int, factors: Mapping[str, float] | None = None, used: Stack = CHEETAH
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """(tick, qpos, qvel, control held until then) of a robot with other factors under random controls."""
-    told = Told(CHEETAH.robot.new_model())
-    told.tell(tuple(factors), np.log(list(factors.values())))
-    data, chance, control = mujoco.MjData(told.model), np.random.default_rng(3), np.zeros(6)
+    told = Told(used.robot.new_model())
+    told.tell(tuple(factors or ()), np.log(list((factors or {}).values())))
+    data, chance, control = mujoco.MjData(told.model), np.random.default_rng(3), np.zeros(told.model.nu)
     for tick in range(ticks):
         yield tick, data.qpos.copy(), data.qvel.copy(), control
-        control = chance.uniform(-1.0, 1.0, 6)
+        control = chance.uniform(-1.0, 1.0, told.model.nu)
         data.ctrl[:] = control
-        mujoco.mj_step(told.model, data, nstep=CHEETAH.frame_skip)
+        mujoco.mj_step(told.model, data, nstep=used.frame_skip)
 
 
 @pytest.mark.parametrize("factors", [
     {}, {"mass": 1.2}, {"motors": 0.9}, {"damping": 0.7}, {"mass": 0.85, "motors": 1.1, "damping": 1.2},
 ])  # fmt: skip
 def test_what_the_robot_is_like_is_found_within_five_seconds(factors: dict[str, float]) -> None:
-    found = identifier()
-    for tick, qpos, qvel, held in shaken(100, **factors):
+    found = observer()
+    for tick, qpos, qvel, held in shaken(100, factors):
         found.observe(tick, qpos, qvel, held)
     for name in ("mass", "motors", "damping"):
         assert found.factors[name] == pytest.approx(factors.get(name, 1.0), rel=0.05)
@@ -49,8 +56,8 @@ def test_what_the_robot_is_like_is_found_within_five_seconds(factors: dict[str, 
 
 
 def test_a_control_that_is_told_beforehand_teaches_the_same() -> None:
-    afterwards, beforehand = identifier(), identifier()
-    rows = list(shaken(8, mass=1.2))
+    afterwards, beforehand = observer(), observer()
+    rows = list(shaken(8, {"mass": 1.2}))
     for row, after in pairwise(rows):
         afterwards.observe(*row)
         beforehand.observe(*row[:3], holding=after[3])
@@ -59,14 +66,64 @@ def test_a_control_that_is_told_beforehand_teaches_the_same() -> None:
 
 
 def test_a_gap_and_what_is_not_finite_teach_nothing() -> None:
-    found = identifier()
-    (first, *_, last) = rows = list(shaken(6, mass=1.2))
+    found = observer()
+    (first, *_, last) = rows = list(shaken(6, {"mass": 1.2}))
     found.observe(*first)
     found.observe(*last)
     found.observe(last[0] + 1, last[1], np.full(9, np.nan), last[3])
     found.observe(last[0] + 2, *rows[2][1:])
-    assert np.isfinite(found.state).all()
+    assert np.isfinite(found.logs).all()
     assert not found.logs.any()
+
+
+@pytest.mark.parametrize("name", ["half_cheetah", "ant"])
+def test_the_state_behind_noisy_readings_is_found(name: str) -> None:
+    noise, used = SensorNoise(0.005, 0.05), stack(name)
+    found = Observer(used.robot.new_model(), used.frame_skip, (), noise)
+    chance, errors, noises = np.random.default_rng(5), [], []
+    for tick, qpos, qvel, held in shaken(200, used=used):
+        read = qpos + noise.position * chance.standard_normal(qpos.size)
+        read_velocity = qvel + noise.velocity * chance.standard_normal(qvel.size)
+        found.observe(tick, read, read_velocity, held)
+        errors.append((np.abs(found.qpos - qpos).mean(), np.abs(found.qvel - qvel).mean()))
+        noises.append((np.abs(read - qpos).mean(), np.abs(read_velocity - qvel).mean()))
+    position, velocity = np.mean(errors, axis=0) / np.mean(noises, axis=0)
+    assert position < 0.75
+    assert velocity < 0.9
+
+
+def test_exact_readings_are_the_state() -> None:
+    found = observer()
+    for tick, qpos, qvel, held in shaken(5, {"mass": 1.2}):
+        found.observe(tick, qpos, qvel, held)
+        assert found.qpos.tobytes() + found.qvel.tobytes() == qpos.tobytes() + qvel.tobytes()
+
+
+def test_what_noise_does_not_explain_is_believed() -> None:
+    found = Observer(CHEETAH.robot.new_model(), CHEETAH.frame_skip, (), SensorNoise(0.005, 0.05))
+    *before, (tick, qpos, qvel, held) = shaken(5)
+    for row in before:
+        found.observe(*row)
+    pushed = qvel + np.array([1.0, *np.zeros(8)])
+    found.observe(tick, qpos, pushed, held)
+    np.testing.assert_allclose(found.qvel, pushed, atol=0.01)
+
+
+@pytest.mark.parametrize("one_tick", [False, True])
+def test_a_guest_plans_from_the_estimate(one_tick: bool) -> None:
+    used = stack("ant", "planner.sensor_noise={position: 0.005, velocity: 0.05}")
+    made = make_planner(used, threads=1)
+    assert made is not None
+    guest, seen = Guest(used, made[0], Budget(candidates=8)), []
+    plant = DisturbedPlant(used.robot, Disturbance(position_noise=0.005), used.timestep, used.frame_skip)
+    run_episode(guest, plant, EpisodeResult(4), one_tick=one_tick, steps=6, record=lambda row: seen.append(row.copy()))
+    assert guest.observer is not None
+    read, signals = seen[-1]["qpos"][0], guest.snapshot["signals"]
+    assert 0.0 < abs(guest.observer.qpos - read).max() < 0.05
+    assert np.linalg.norm(guest.observer.qpos[3:7]) == pytest.approx(1.0, abs=0.05)
+    if not one_tick:
+        assert signals["torso"]["height"] == guest.observer.qpos[2] == guest.snapshot["qpos"][0, 2]
+    guest.close()
 
 
 def test_rollouts_simulate_what_they_are_told_and_nothing_else() -> None:
@@ -96,8 +153,8 @@ def test_what_is_known_travels_with_the_state(one_tick: bool) -> None:
     first, second = guests
     world = DISTURBANCES["mass +20 %"]
     run_episode(first, _plant(world), EpisodeResult(4), one_tick=one_tick, steps=12)
-    assert first.identifier is not None
-    assert first.identifier.factors["mass"] > 1.05
+    assert first.observer is not None
+    assert first.observer.factors["mass"] > 1.05
     second.reset(4)
     for source, target in zip(first.states, second.states, strict=True):
         target[:] = source
@@ -123,8 +180,10 @@ def _plant(world: Disturbance) -> DisturbedPlant:
 @pytest.mark.parametrize(("setting", "message"), [
     ("planner.identify=[mas]", "planner.identify: unknown factor 'mas'; did you mean 'mass'?"),
     ("planner.identify=mass", "planner.identify: expected a list of mass, motors, damping, friction, found 'mass'"),
-    ("planner.every=2", "planner.identify: the model of a planner beside the layers cannot change while it plans"),
+    ("planner.every=2", "planner.every: with an observer (identify, sensor_noise), which tells the planner something"),
+    ("planner.sensor_noise={position: -1}", "planner.sensor_noise.position: -1 is outside [0, 1]"),
+    ("planner.sensor_noise={angle: 1}", "planner.sensor_noise: unknown key 'angle'; valid: position, velocity"),
 ])  # fmt: skip
 def test_settings_that_cannot_be_are_refused(setting: str, message: str) -> None:
-    with pytest.raises(SurefootError, match=message.replace("[", r"\[").replace("?", r"\?")):
+    with pytest.raises(SurefootError, match=re.escape(message)):
         make_planner(stack("half_cheetah", "planner.identify=[mass]", setting), threads=1)
