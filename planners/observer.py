@@ -57,6 +57,7 @@ def _damping(model: mujoco.MjModel, base: mujoco.MjModel, factor: float) -> None
 
 def _friction(model: mujoco.MjModel, base: mujoco.MjModel, factor: float) -> None:
     model.geom_friction[:] = factor * base.geom_friction
+    model.pair_friction[:] = factor * base.pair_friction
 
 
 FACTORS: dict[str, Callable[[mujoco.MjModel, mujoco.MjModel, float], None]] = {

@@ -20,6 +20,7 @@ import numpy as np
 
 import runtime.native  # noqa: F401  MuJoCo's own handler of warnings prints, and writes a file wherever it runs
 from runtime import config
+from runtime.contact_pairs import write_out_pairs
 from runtime.errors import SurefootError, nearest
 
 
@@ -200,6 +201,7 @@ def _compile_model(path: Path, feet: dict[str, str]) -> mujoco.MjModel:
                                             pos=geom.pos, quat=geom.quat)  # fmt: skip
             spec.add_sensor(name=f"foot_{leg}", type=mujoco.mjtSensor.mjSENS_TOUCH,
                             objtype=mujoco.mjtObj.mjOBJ_SITE, objname=f"foot_{leg}")  # fmt: skip
+        write_out_pairs(spec, plain)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # HalfCheetah's settotalmass is deprecated; the environments still use it
             model = spec.compile()
