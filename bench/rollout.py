@@ -2,6 +2,8 @@
 
 All of them simulate the same candidates from the same states under the same controls. They take turns, block by block,
 so that another load on the machine meets all alike; a ratio is the median over the rounds of the ratio within a round.
+Beside them stands the bare loop as MuJoCo comes, with masks instead of contact pairs and a clock between the stages of
+a step, and with the options that the robot's own stack plans with.
 Where other programs keep the cores busy, two threads gain little; processor time says what free cores would give.
 """
 
@@ -23,11 +25,22 @@ from planners.model import planner_model
 from planners.rollout import Rollouts, snapshot_dtype
 from runtime import config
 from runtime.guest import Guest
-from runtime.native import ctrl_of, mj_step, qacc_warmstart_of, qpos_of, qvel_of, time_of
+from runtime.native import (
+    PACKAGE_TIMER,
+    ctrl_of,
+    mj_step,
+    qacc_warmstart_of,
+    qpos_of,
+    qvel_of,
+    stage_timer,
+    time_of,
+)
 from runtime.plants import make_plant
 
 STACKS = {"ant-reference": 10, "half_cheetah-reference": 14}
 """The stacks and their horizons [ticks]."""
+SHIPPED = {"ant-reference": "ant", "half_cheetah-reference": "half_cheetah"}
+"""The stacks whose planner's model stands beside them."""
 CANDIDATES = 64
 WARM_UP = 10  # ticks of the episode before the first state is taken
 NOISE = 0.1  # of the residuals, in units of control
@@ -95,6 +108,18 @@ def measure(name: str, horizon: int, rounds: int) -> dict[str, Any]:
     bare_starts = np.zeros(1, [("qpos", "f8", starts["qpos"].shape), ("qvel", "f8", starts["qvel"].shape)])
     bare_starts["qpos"], bare_starts["qvel"] = starts["qpos"], starts["qvel"]
     data = mujoco.MjData(model)
+    masked = mujoco.MjModel.from_xml_path(str(stack.robot.model_path))
+    masked.opt.disableflags = model.opt.disableflags
+    masked_data = mujoco.MjData(masked)
+    shipped = load_stack(SHIPPED[name])
+    own_doc = config.Section(shipped.document["planner"], name).section("model", {})
+    own = planner_model(shipped, own_doc)
+    own_data = mujoco.MjData(own)
+
+    def bare(model: mujoco.MjModel, data: mujoco.MjData, timer: int | None = None) -> None:
+        stage_timer.value = timer
+        bare_loop(model._address, data._address, bare_starts[0], controls, stack.frame_skip)
+        stage_timer.value = None
 
     states = np.concatenate([np.zeros((CANDIDATES, 1)), starts["qpos"], starts["qvel"]], axis=1)
     steps = np.repeat(controls, stack.frame_skip, axis=1)
@@ -105,7 +130,10 @@ def measure(name: str, horizon: int, rounds: int) -> dict[str, Any]:
         return lambda: pool[threads - 1].rollout(model, scratch[:threads], states, steps)
 
     blocks: dict[str, Callable[[], Any]] = {
-        "bare loop": lambda: bare_loop(model._address, data._address, bare_starts[0], controls, stack.frame_skip),
+        "as MuJoCo comes": lambda: bare(masked, masked_data, PACKAGE_TIMER),
+        "untimed": lambda: bare(masked, masked_data),
+        "bare loop": lambda: bare(model, data),
+        "bare loop, options of the stack": lambda: bare(own, own_data),
         "kernel": lambda: kernels[0].run(starts, plan, origin),
         "kernel, 2 threads": lambda: kernels[1].run(starts, plan, origin),
         "mujoco.rollout": theirs(1),
@@ -114,6 +142,7 @@ def measure(name: str, horizon: int, rounds: int) -> dict[str, Any]:
     for block in blocks.values():
         block()
     same = np.array_equal(kernels[0].end["qpos"][-1], data.qpos) and np.array_equal(kernels[0].end, kernels[1].end)
+    same = same and np.array_equal(data.qpos, masked_data.qpos)
     seconds = {label: np.zeros(rounds) for label in blocks}
     processor = {label: np.zeros(rounds) for label in blocks}
     for i in range(rounds):
@@ -128,6 +157,9 @@ def measure(name: str, horizon: int, rounds: int) -> dict[str, Any]:
     return {
         "stack": name,
         "us_per_step": {label: float(np.median(times)) / count * 1e6 for label, times in seconds.items()},
+        "untimed / as MuJoCo comes": _ratio(seconds["untimed"], seconds["as MuJoCo comes"]),
+        "bare loop / as MuJoCo comes": _ratio(seconds["bare loop"], seconds["as MuJoCo comes"]),
+        "options of the stack / bare loop": _ratio(seconds["bare loop, options of the stack"], seconds["bare loop"]),
         "kernel / bare loop": _ratio(seconds["kernel"], seconds["bare loop"]),
         "kernel / mujoco.rollout": _ratio(seconds["kernel"], seconds["mujoco.rollout"]),
         "two threads: speed-up": _ratio(seconds["kernel"], seconds["kernel, 2 threads"]),
