@@ -73,13 +73,13 @@ SWEPT: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
 """Planners whose budget is swept: label -> stack and changes."""
 SEARCHED = {"half_cheetah": (1, 2, 3, 4, 6, 10)}
 """Planners that grow by what they search: numbers of steps that `corners` searches."""
-LEVEL, LAST = 66, 44
-"""Candidates of a whole search of HalfCheetah's corners (plan, nothing, 64 corners), and of the last one as shipped."""
+LEVEL = 66
+"""Candidates of a whole search of HalfCheetah's corners: the plan, nothing, 64 corners."""
 
 
 def _search(*steps: int) -> tuple[str, ...]:
-    """Search these steps in this order, the last one as far as the shipped stack does."""
-    return f"planner.search={list(steps)}", f"planner.budget={LEVEL * (len(steps) - 1) + LAST}"
+    """Search these steps in this order, all of them whole."""
+    return f"planner.search={list(steps)}", f"planner.budget={LEVEL * len(steps)}"
 
 
 IDEAS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -91,25 +91,26 @@ IDEAS: dict[str, dict[str, tuple[str, ...]]] = {
         "the plan decays": ("planner.decay=0.504186948858",),
         "the reference's one scale and clip": (
             "planner.sigma=0.0761421164", "planner.finest=1", "planner.clip=0.12016284"),
-        "one round": ("planner.round=40",),
+        "one round": ("planner.round=56",),
         "Euler 5 ms, twice the candidates": (
-            "planner.model={timestep: 0.005, integrator: euler}", "planner.budget=80"),
+            "planner.model={timestep: 0.005, integrator: euler}", "planner.budget=112"),
+        "the exact solver": ("planner.model={}",),
     },
     "half_cheetah": {
         "as shipped": (),
-        "the nearer step first": _search(1, 2),
+        "the nearer step first": _search(1, 2, 3),
         "step 1 alone": _search(1),
-        "steps 1, 0": _search(1, 0),
+        "steps 2, 1": _search(2, 1),
         "steps 2, 1, 0": _search(2, 1, 0),
-        "steps 3, 2, 1": _search(3, 2, 1),
-        "the whole last search": (f"planner.budget={2 * LEVEL}",),
-        "horizon 8": ("planner.horizon=8",),
+        "steps 4, 3, 2, 1": _search(4, 3, 2, 1),
+        "half of the last search": (f"planner.budget={2 * LEVEL + LEVEL // 2}",),
+        "horizon 12": ("planner.horizon=12",),
         "horizon 16": ("planner.horizon=16",),
         "no tilt term": ("cost.tilt.weight=0",),
         "a feedback gain of 1": ("layers.joint.gain=1",),
         "the gait at any speed, no feedback": ("layers.joint.low=100", "layers.joint.high=100"),
         "tree of corners instead": (
-            "planner={use: tree, horizon: 12, expand: 6, shifts: [], gaussian_counts: [], gaussian_sigmas: [], "
+            "planner={use: tree, horizon: 14, expand: 6, shifts: [], gaussian_counts: [], gaussian_sigmas: [], "
             "budget: 455}",),
     },
 }  # fmt: skip
