@@ -32,9 +32,10 @@ MEMORY = 0.8
 """Of the innovations' mean square, from tick to tick."""
 OUTLIER = 2.0
 """A single innovation counts as a mean square of its own where it is beyond so many standard deviations."""
-NOISE = 2.0
-"""Standard deviation of a velocity after a tick that the model does not explain [rad/s or m/s]."""
-PRIOR, DRIFT = 0.15, 0.005
+NOISE = 0.1, 2.0
+"""Least and most standard deviation of a velocity after a tick that the model is said not to explain [rad/s or m/s];
+between the two it is that of the latest innovations."""
+PRIOR, DRIFT = 0.15, 0.007
 """Standard deviation of a factor's logarithm at the start of an episode, and of its change from tick to tick."""
 DIFFERENCE = 0.05
 """Step of the derivatives."""
@@ -153,6 +154,7 @@ class Observer:
         self.state[:] = 0.0
         self._tick[0] = -1.0
         self._covariance[:] = PRIOR**2 * np.eye(len(self.names))
+        self._square[len(self.qvel) :] = NOISE[1] ** 2
 
     def observe(
         self, tick: int, qpos: Values, qvel: Values, held: Values | None = None, holding: Values | None = None
@@ -202,10 +204,12 @@ class Observer:
     def _identify(self, qvel: Values, expected: Values) -> None:
         """What velocities that differ from the expected ones (nv,) say of the factors; the state is the last tick's."""
         logs, covariance = self.logs, self._covariance
-        steps = DIFFERENCE * np.eye(len(logs))
-        slopes = np.stack([(self._simulated(logs + step)[1] - expected) / DIFFERENCE for step in steps], axis=1)
+        steps = np.where(logs > 0.0, -DIFFERENCE, DIFFERENCE)  # back to the model as written
+        changed = [self._simulated(logs + step)[1] - expected for step in np.diag(steps)]
+        slopes = np.stack(changed, axis=1) / steps
         error = qvel - expected
-        noise = NOISE**2 * np.maximum(1.0, np.abs(error) / (2.0 * NOISE))
+        deviation = np.clip(np.sqrt(self._square[-len(error) :]), *NOISE)
+        noise = deviation**2 * np.maximum(1.0, np.abs(error) / (2.0 * deviation))
         covariance += DRIFT**2 * np.eye(len(logs))
         gain = covariance @ slopes.T @ np.linalg.inv(slopes @ covariance @ slopes.T + np.diag(noise))
         learnt = logs + gain @ error
