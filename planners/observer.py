@@ -181,33 +181,34 @@ class Observer:
             self._sent[:] = holding.reshape(-1)
 
     def _learn(self, qpos: Values, qvel: Values) -> None:
-        expected = self._simulated(self.logs)
+        expected_qpos, expected_qvel = self._simulated(self.logs)
+        error = np.concatenate([np.empty(qvel.size), qvel - expected_qvel])
+        mujoco.mj_differentiatePos(self._told.model, error[: qvel.size], 1.0, expected_qpos, qpos)
         if self.names:
-            self._identify(qvel, expected[1])
+            self._identify(expected_qvel, error[qvel.size :])
+        square = np.maximum(self._square, self._explained)
+        self._square[:] = MEMORY * square + (1.0 - MEMORY) * error**2
         if self._noise.any():
-            self._correct(*expected, qpos, qvel)
+            self.qpos[:], self.qvel[:] = expected_qpos, expected_qvel
+            self._correct(error, np.maximum(square, (error / OUTLIER) ** 2))
         else:
             self.qpos[:], self.qvel[:] = qpos, qvel
 
-    def _correct(self, expected_qpos: Values, expected_qvel: Values, qpos: Values, qvel: Values) -> None:
-        """The state between what was expected and what was read."""
-        model = self._told.model
-        error = np.concatenate([np.empty(model.nv), qvel - expected_qvel])
-        mujoco.mj_differentiatePos(model, error[: model.nv], 1.0, expected_qpos, qpos)
-        square = np.maximum(self._square, self._explained)
-        self._square[:] = MEMORY * square + (1.0 - MEMORY) * error**2
-        square = np.maximum(square, (error / OUTLIER) ** 2)
+    def _correct(self, error: Values, square: Values) -> None:
+        """The state, from what was expected towards what was read, by innovations and their mean square (2 nv,)."""
         step = error * (1.0 - self._noise**2 / np.maximum(square, 1e-300))
-        self.qpos[:], self.qvel[:] = expected_qpos, expected_qvel + step[model.nv :]
-        mujoco.mj_integratePos(model, self.qpos, step[: model.nv], 1.0)
+        self.qvel += step[self.qvel.size :]
+        mujoco.mj_integratePos(self._told.model, self.qpos, step[: self.qvel.size], 1.0)
 
-    def _identify(self, qvel: Values, expected: Values) -> None:
-        """What velocities that differ from the expected ones (nv,) say of the factors; the state is the last tick's."""
+    def _identify(self, expected: Values, error: Values) -> None:
+        """What velocities that differ by `error` from the expected ones (nv,) say of the factors.
+
+        The state is still the last tick's.
+        """
         logs, covariance = self.logs, self._covariance
         steps = np.where(logs > 0.0, -DIFFERENCE, DIFFERENCE)  # back to the model as written
         changed = [self._simulated(logs + step)[1] - expected for step in np.diag(steps)]
         slopes = np.stack(changed, axis=1) / steps
-        error = qvel - expected
         deviation = np.clip(np.sqrt(self._square[-len(error) :]), *NOISE)
         noise = deviation**2 * np.maximum(1.0, np.abs(error) / (2.0 * deviation))
         covariance += DRIFT**2 * np.eye(len(logs))

@@ -51,7 +51,7 @@ def test_what_the_robot_is_like_is_found_within_five_seconds(factors: dict[str, 
     for tick, qpos, qvel, held in shaken(100, factors):
         found.observe(tick, qpos, qvel, held)
     for name in ("mass", "motors", "damping"):
-        assert found.factors[name] == pytest.approx(factors.get(name, 1.0), rel=0.05)
+        assert found.factors[name] == pytest.approx(factors.get(name, 1.0), rel=0.01)
     assert abs(found.logs).max() <= BOUND
 
 
