@@ -39,8 +39,6 @@ from runtime.plants import make_plant
 
 STACKS = {"ant-reference": 10, "half_cheetah-reference": 14}
 """The stacks and their horizons [ticks]."""
-SHIPPED = {"ant-reference": "ant", "half_cheetah-reference": "half_cheetah"}
-"""The stacks whose planner's model stands beside them."""
 CANDIDATES = 64
 WARM_UP = 10  # ticks of the episode before the first state is taken
 NOISE = 0.1  # of the residuals, in units of control
@@ -111,7 +109,7 @@ def measure(name: str, horizon: int, rounds: int) -> dict[str, Any]:
     masked = mujoco.MjModel.from_xml_path(str(stack.robot.model_path))
     masked.opt.disableflags = model.opt.disableflags
     masked_data = mujoco.MjData(masked)
-    shipped = load_stack(SHIPPED[name])
+    shipped = load_stack(name.removesuffix("-reference"))
     own_doc = config.Section(shipped.document["planner"], name).section("model", {})
     own = planner_model(shipped, own_doc)
     own_data = mujoco.MjData(own)

@@ -154,7 +154,7 @@ class Observer:
         self.state[:] = 0.0
         self._tick[0] = -1.0
         self._covariance[:] = PRIOR**2 * np.eye(len(self.names))
-        self._square[len(self.qvel) :] = NOISE[1] ** 2
+        self._square[len(self.qvel) :] = NOISE[1] ** 2  # until innovations say more
 
     def observe(
         self, tick: int, qpos: Values, qvel: Values, held: Values | None = None, holding: Values | None = None

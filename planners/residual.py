@@ -45,7 +45,7 @@ class ResidualPlanner:
         self.smoothing = doc.take("smoothing", config.number(0.0, 1.0), 0.4)
         self.decay = doc.take("decay", config.number(0.0, 1.0), 0.5)
         self.finest = doc.take("finest", config.number(1e-6, 1.0), 1.0)
-        self.taper = doc.take("taper", config.number(0.0, 1.0), 1.0)
+        self.taper = doc.take("taper", config.number(0.0, 1.0), 1.0) ** np.arange(self.horizon)[:, None]
         self.bare = doc.take("bare", config.truth, False)
         doc.finish()
         self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=self.round, horizon=self.horizon,
@@ -68,7 +68,7 @@ class ResidualPlanner:
         while count := spending.allowed(self.round):
             steps = self.sigma * noise(self.seed, tick, round_, shape)
             steps[:, 1:] = (1.0 - self.smoothing) * steps[:, 1:] + self.smoothing * steps[:, :-1]
-            steps *= self.taper ** np.arange(self.horizon)[:, None]
+            steps *= self.taper
             if self.finest < 1.0:
                 steps *= self.finest ** uniform(self.seed, tick, round_, self.round)[:, None, None]
             if round_ == 0:

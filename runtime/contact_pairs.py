@@ -36,7 +36,7 @@ def write_out_pairs(spec: mujoco.MjSpec, model: mujoco.MjModel) -> None:
         return
     geoms = list(spec.geoms)
     for i, geom in enumerate(geoms):
-        geom.name = geom.name or f"geom_{i}"
+        geom.name = geom.name or f"unnamed geom {i}"
         geom.contype = geom.conaffinity = 0
     for i, j in pairs:
         slide, spin, roll = np.maximum(model.geom_friction[i], model.geom_friction[j])
