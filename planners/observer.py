@@ -25,6 +25,11 @@ from runtime.errors import SurefootError, nearest
 
 Values = NDArray[np.float64]
 
+EXACT=0.2
+FIRST=0.03
+ITER=1
+GUARD=False
+POOL=0.0
 GAIN_POSITION, GAIN_VELOCITY = 0.3, 0.4
 """Share of an innovation, a noisy reading's difference from the model, that the state takes over; more if innovations
 are larger than noise explains."""
@@ -32,7 +37,7 @@ MEMORY = 0.8
 """Of the innovations' mean square, from tick to tick."""
 OUTLIER = 2.0
 """A single innovation counts as a mean square of its own where it is beyond so many standard deviations."""
-NOISE = 0.1, 2.0
+NOISE = 0.01, 2.0
 """Least and most standard deviation of a velocity after a tick that the model is said not to explain [rad/s or m/s];
 between the two it is that of the latest innovations."""
 PRIOR, DRIFT = 0.15, 0.007
@@ -140,6 +145,7 @@ class Observer:
         sizes = (1, n, n * n, model.nq, model.nv, 2 * model.nv, model.nu)
         self.state = np.zeros(sum(sizes))
         parts = np.split(self.state, np.cumsum(sizes)[:-1])
+        self._seen=np.zeros(1)
         self._tick, self.logs, self._covariance, self.qpos, self.qvel, self._square, self._sent = parts
         self._covariance = self._covariance.reshape(n, n)
         self.reset()
@@ -154,7 +160,7 @@ class Observer:
         self.state[:] = 0.0
         self._tick[0] = -1.0
         self._covariance[:] = PRIOR**2 * np.eye(len(self.names))
-        self._square[len(self.qvel) :] = NOISE[1] ** 2  # until innovations say more
+        self._square[len(self.qvel) :] = FIRST ** 2; self._seen[0]=0  # until innovations say more
 
     def observe(
         self, tick: int, qpos: Values, qvel: Values, held: Values | None = None, holding: Values | None = None
@@ -186,9 +192,12 @@ class Observer:
         mujoco.mj_differentiatePos(self._told.model, error[: qvel.size], 1.0, expected_qpos, qpos)
         if self.names:
             self._identify(expected_qvel, error[qvel.size :])
+        exact = np.median(np.abs(error[:qvel.size])) <= EXACT * self._noise[0]
         square = np.maximum(self._square, self._explained)
-        self._square[:] = MEMORY * square + (1.0 - MEMORY) * error**2
-        if self._noise.any():
+        self._seen[0] += 1.0
+        keep = min(MEMORY, 1.0 - 1.0 / (1.0+self._seen[0]))
+        self._square[:] = keep * self._square + (1.0 - keep) * error**2
+        if not exact:
             self.qpos[:], self.qvel[:] = expected_qpos, expected_qvel
             self._correct(error, np.maximum(square, (error / OUTLIER) ** 2))
         else:
@@ -214,6 +223,17 @@ class Observer:
         covariance += DRIFT**2 * np.eye(len(logs))
         gain = covariance @ slopes.T @ np.linalg.inv(slopes @ covariance @ slopes.T + np.diag(noise))
         learnt = logs + gain @ error
+        if GUARD and np.isfinite(learnt).all():
+            learnt = np.clip(learnt, -BOUND, BOUND)
+            target = expected + error
+            def cost(e): return np.minimum(np.abs(e)/deviation, 4*np.ones(len(e)) if GUARD==2 else np.inf).sum() if GUARD!=3 else (np.log1p((e/deviation)**2)).sum()
+            c0 = cost(error)
+            for _ in range(ITER):
+                c1 = cost(target - self._simulated(learnt)[1])
+                if c1 < c0: break
+                learnt = logs + 0.5*(learnt-logs)
+            else:
+                if GUARD!=4: return
         if np.isfinite(learnt).all():
             logs[:] = np.clip(learnt, -BOUND, BOUND)
             covariance[:] = (np.eye(len(logs)) - gain @ slopes) @ covariance
