@@ -10,7 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from planners.observer import FACTORS
+from planners.factors import FACTORS
 from runtime.plants.base import Outcome
 from runtime.plants.native import NativePlant
 from runtime.records import Robot

@@ -11,8 +11,9 @@ import numpy as np
 
 from controllers.stack import Stack
 from planners.costs import read_objective
+from planners.factors import read_factors
 from planners.model import planner_model
-from planners.observer import SensorNoise, read_factors
+from planners.observer import SensorNoise
 from planners.rollout import Rollouts
 from runtime import config
 from runtime.errors import SurefootError, nearest

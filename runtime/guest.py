@@ -15,8 +15,9 @@ import numpy as np
 
 from controllers.python_layers import PythonLayers
 from controllers.stack import Stack
+from planners.factors import Told
 from planners.model import steps_per_tick
-from planners.observer import Observer, Told
+from planners.observer import Observer
 from planners.planner import Budget, Decision, Planner, observed
 from planners.residual import ResidualPlanner
 from planners.rollout import snapshot_dtype
@@ -105,7 +106,7 @@ class Guest:
         """What tells the planner where the robot is and what it is like, where the stack asks for it."""
         if planner is not None and (asked := observed(stack)):
             self.observer = Observer(self.model, stack.frame_skip, *asked)
-            if self.observer.names:
+            if self.observer.identification.names:
                 self._models = [Told(self.model), Told(planner.rollouts.model, planner.rollouts.renew)]
         self._predicted = False
         self._params = stack.params.copy()
@@ -131,7 +132,7 @@ class Guest:
         if self.beside is not None:
             beside = self.beside
             return [self.snapshot["memory"], beside.plan, beside.residual, beside.begun, beside.since]
-        known = [self.observer.state] if self.observer is not None else []
+        known = self.observer.states if self.observer is not None else []
         return [self.snapshot["memory"], *([self.planner.plan] if self.planner is not None else []), *known]
 
     @property
@@ -228,7 +229,7 @@ class Guest:
             return qpos, qvel, signals
         observer.observe(int(signals["tick"][0]), qpos, qvel, **sent)
         for model in self._models:
-            model.tell(observer.names, observer.logs)
+            model.tell(observer.identification.names, observer.identification.told)
         seen = signals.copy()
         sense(self.stack.robot.layout[()], observer.qpos, observer.qvel, NOTHING, seen[0])
         seen["foot"] = signals["foot"]

@@ -13,7 +13,8 @@ import pytest
 
 from bench.disturbed import DISTURBANCES, Disturbance, DisturbedPlant
 from controllers.stack import Stack
-from planners.observer import BOUND, Observer, SensorNoise, Told
+from planners.factors import BOUND, Told
+from planners.observer import Observer, SensorNoise
 from planners.planner import Budget, make_planner
 from runtime.episode import EpisodeResult, run_episode
 from runtime.errors import SurefootError
@@ -52,7 +53,7 @@ def test_what_the_robot_is_like_is_found_within_five_seconds(factors: dict[str, 
         found.observe(tick, qpos, qvel, held)
     for name in ("mass", "motors", "damping"):
         assert found.factors[name] == pytest.approx(factors.get(name, 1.0), rel=0.01)
-    assert abs(found.logs).max() <= BOUND
+    assert abs(found.identification.logs).max() <= BOUND
 
 
 def test_a_control_that_is_told_beforehand_teaches_the_same() -> None:
@@ -61,8 +62,8 @@ def test_a_control_that_is_told_beforehand_teaches_the_same() -> None:
     for row, after in pairwise(rows):
         afterwards.observe(*row)
         beforehand.observe(*row[:3], holding=after[3])
-    assert afterwards.logs.any()
-    assert afterwards.logs.tobytes() == beforehand.logs.tobytes()
+    assert afterwards.identification.logs.any()
+    assert afterwards.identification.logs.tobytes() == beforehand.identification.logs.tobytes()
 
 
 def test_a_gap_and_what_is_not_finite_teach_nothing() -> None:
@@ -72,8 +73,8 @@ def test_a_gap_and_what_is_not_finite_teach_nothing() -> None:
     found.observe(*last)
     found.observe(last[0] + 1, last[1], np.full(9, np.nan), last[3])
     found.observe(last[0] + 2, *rows[2][1:])
-    assert np.isfinite(found.logs).all()
-    assert not found.logs.any()
+    assert np.isfinite(found.identification.logs).all()
+    assert not found.identification.logs.any()
 
 
 @pytest.mark.parametrize("name", ["half_cheetah", "ant"])

@@ -1,0 +1,156 @@
+"""What a model can be told of the robot: how heavy, strong, damped and slippery it is, as each tick shows.
+
+The factors of the model are identified by an extended Kalman filter over their logarithms; its derivatives are
+differences of simulations, one for each factor, and large errors count for less. What is identified is told only where
+it explains what the model as written does not. Source: parameters as states of an extended Kalman filter, e.g.
+L. Ljung, "System Identification", 1999.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import SurefootError, nearest
+
+Values = NDArray[np.float64]
+
+NOISE = 0.01, 2.0
+"""Least and most standard deviation of a velocity after a tick that the model is said not to explain [rad/s or m/s];
+between the two it is that of the latest errors."""
+FIRST = 0.03
+"""What it is at the start of an episode: small, so that the first ticks teach much."""
+MEMORY = 0.8
+"""Of the errors' mean square, from tick to tick."""
+PRIOR, DRIFT = 0.15, 0.007
+"""Standard deviation of a factor's logarithm at the start of an episode, and of its change from tick to tick."""
+DIFFERENCE = 0.05
+"""Step of the derivatives."""
+BOUND = 0.5
+"""Largest logarithm of a factor."""
+RECENT, EXPLAINS = 0.9, 0.7
+"""The factors are told while the model's errors with them, weighted by `RECENT` to the power of their age in ticks,
+sum up to less than this share of those of the model as written. Where factors are what is wrong the share falls to a
+hundredth within seconds; where nothing is, or something else, it stays at 0.9 and more (DESIGN.md)."""
+
+
+def _mass(model: mujoco.MjModel, base: mujoco.MjModel, factor: float) -> None:
+    model.body_mass[:] = factor * base.body_mass
+    model.body_inertia[:] = factor * base.body_inertia
+
+
+def _motors(model: mujoco.MjModel, base: mujoco.MjModel, factor: float) -> None:
+    model.actuator_gear[:, 0] = factor * base.actuator_gear[:, 0]
+
+
+def _damping(model: mujoco.MjModel, base: mujoco.MjModel, factor: float) -> None:
+    model.dof_damping[:] = factor * base.dof_damping
+
+
+def _friction(model: mujoco.MjModel, base: mujoco.MjModel, factor: float) -> None:
+    model.geom_friction[:] = factor * base.geom_friction
+    model.pair_friction[:] = factor * base.pair_friction
+
+
+FACTORS: dict[str, Callable[[mujoco.MjModel, mujoco.MjModel, float], None]] = {
+    "mass": _mass, "motors": _motors, "damping": _damping, "friction": _friction,
+}  # fmt: skip
+"""What can be identified, or disturbed: how each factor changes a model, compared with the base."""
+
+
+def read_factors(value: object, where: str) -> tuple[str, ...]:
+    """The setting `identify` of a planner: names of `FACTORS`."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise SurefootError(f"{where}: expected a list of {', '.join(FACTORS)}, found {value!r}")
+    for name in value:
+        if name not in FACTORS:
+            raise SurefootError(f"{where}: unknown factor {name!r}; {nearest(name, FACTORS)}")
+    return tuple(dict.fromkeys(value))
+
+
+class Told:
+    """A model that is told of factors, in place."""
+
+    def __init__(self, model: mujoco.MjModel, after: Callable[[], None] = lambda: None) -> None:
+        """Take a model as it is as the base; `after` is called whenever it has changed."""
+        self.model, self._base, self._after = model, copy.copy(model), after
+        self._scratch = mujoco.MjData(model)
+
+    def tell(self, names: Sequence[str], logs: Values) -> None:
+        """Multiplies the base by factors, given by their logarithms (n,), and derives what follows from them."""
+        for name, log in zip(names, logs, strict=True):
+            FACTORS[name](self.model, self._base, float(np.exp(log)))
+        mujoco.mj_setConst(self.model, self._scratch)
+        self._after()
+
+
+class Identification:
+    """Learns the factors from how velocities came out, tick by tick.
+
+    Attributes:
+        names: Of `FACTORS` (n).
+        state: All that is remembered from tick to tick (size,), to be copied out and in.
+        logs: The factors' logarithms as they are identified (n,), a part of it.
+    """
+
+    def __init__(self, names: Sequence[str], nv: int) -> None:
+        """Begin with the model as it is written.
+
+        Args:
+            names: Of `FACTORS`: what is identified.
+            nv: Degrees of freedom.
+        """
+        self.names = tuple(names)
+        n = len(self.names)
+        sizes = (n, n * n, nv, 2)
+        self.state = np.zeros(sum(sizes))
+        self.logs, covariance, self._square, self._misfit = np.split(self.state, np.cumsum(sizes)[:-1])
+        self._covariance = covariance.reshape(n, n)
+        self.reset()
+
+    @property
+    def told(self) -> Values:
+        """The logarithms worth telling (n,): zero unless they explain what the model as written does not."""
+        return self.logs if self.explains else np.zeros_like(self.logs)
+
+    @property
+    def explains(self) -> bool:
+        """Whether the factors explain what the model as written does not."""
+        learnt, written = self._misfit
+        return bool(learnt < EXPLAINS * written)
+
+    def reset(self) -> None:
+        """An episode begins: the model is as it is written."""
+        self.state[:] = 0.0
+        self._covariance[:] = PRIOR**2 * np.eye(len(self.names))
+        self._square[:] = FIRST**2
+
+    def learn(self, qvel: Values, expected: Values, written: Values, simulated: Callable[[Values], Values]) -> None:
+        """Learns from one tick.
+
+        Args:
+            qvel: Velocities after the tick (nv,).
+            expected: What they should have been by `logs` (nv,).
+            written: What they should have been by the model as it is written (nv,).
+            simulated: What they would be (nv,) by other factors, given by their logarithms (n,).
+        """
+        logs, covariance = self.logs, self._covariance
+        error = qvel - expected
+        self._misfit *= RECENT
+        self._misfit += np.abs(error).sum(), np.abs(qvel - written).sum()
+        steps = np.where(logs > 0.0, -DIFFERENCE, DIFFERENCE)  # back to the model as written
+        changed = [simulated(logs + step) - expected for step in np.diag(steps)]
+        slopes = np.stack(changed, axis=1) / steps
+        deviation = np.clip(np.sqrt(self._square), *NOISE)
+        noise = deviation**2 * np.maximum(1.0, np.abs(error) / (2.0 * deviation))
+        covariance += DRIFT**2 * np.eye(len(logs))
+        gain = covariance @ slopes.T @ np.linalg.inv(slopes @ covariance @ slopes.T + np.diag(noise))
+        learnt = logs + gain @ error
+        if np.isfinite(learnt).all():
+            logs[:] = np.clip(learnt, -BOUND, BOUND)
+            covariance[:] = (np.eye(len(logs)) - gain @ slopes) @ covariance
+        self._square[:] = MEMORY * self._square + (1.0 - MEMORY) * error**2
