@@ -1,9 +1,10 @@
-"""An adaptive observer: where the robot is, from what the last tick did to it and what is read.
+"""An observer: where the robot is, from what the last tick did to it and what is read.
 
-What the model says of the last tick is compared with what was read. Where the sensors are noisy, the state is what lies
-between the two: an observer (D. Luenberger, "An Introduction to Observers", 1971) whose gains grow with innovations
-that noise does not explain, as after a push or a contact at another instant (R. Mehra, "On the Identification of
-Variances and Adaptive Kalman Filtering", 1970). Where they prove to be exact, it is what is read.
+What the model says of the last tick is compared with what was read. Where the sensors prove to be exact, the state is
+what is read. Where they are noisy, it is that of an extended Kalman filter, e.g. D. Simon, "Optimal State Estimation",
+2006: derivatives are differences of simulations as far apart as the state is uncertain, and what noise and uncertainty
+do not explain, as a push or a contact at another instant, adds to the uncertainty (Q. Xia et al., "Adaptive fading
+Kalman filter", 1994).
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import numpy as np
 from planners.factors import Identification, Told, Values
 from runtime import config
 
-GAIN_POSITION, GAIN_VELOCITY = 0.3, 0.4
-"""Share of an innovation, a noisy reading's difference from the model, that the state takes over; more if innovations
-are larger than noise explains."""
-MEMORY = 0.8
-"""Of the innovations' mean square, from tick to tick."""
-OUTLIER = 2.0
-"""A single innovation counts as a mean square of its own where it is beyond so many standard deviations."""
 EXACT = 0.2
 """Readings are exact if what is not explained by forces, of half of the positions, is less than this share of their
 noise."""
+PROCESS = 0.0005, 0.01
+"""Standard deviations of what a tick does to positions [m or rad] and velocities [m/s or rad/s], and no model says."""
+OUTLIER, SURPRISE = 2.0, 1.2
+"""A single innovation is explained up to so many standard deviations, and their mean square, normalised, up to this."""
+
+
+State = tuple[Values, Values]
+"""Positions (nq,) and velocities (nv,)."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,12 @@ class Observer:
         self._told = Told(copy.copy(model))
         self._data = mujoco.MjData(self._told.model)
         self._noise = np.repeat([noise.position, noise.velocity], model.nv)
-        # The mean square that innovations have in the steady state if noise is all that they are made of.
-        self._explained = self._noise**2 / (1.0 - np.repeat([GAIN_POSITION, GAIN_VELOCITY], model.nv))
-        sizes = (1, model.nq, model.nv, 2 * model.nv, model.nu)
+        n = 2 * model.nv
+        sizes = (1, model.nq, model.nv, n * n, model.nu)
         self.state = np.zeros(sum(sizes))
         parts = np.split(self.state, np.cumsum(sizes)[:-1])
-        self._tick, self.qpos, self.qvel, self._square, self._sent = parts
+        self._tick, self.qpos, self.qvel, covariance, self._sent = parts
+        self._covariance = covariance.reshape(n, n)
         self.reset()
 
     @property
@@ -116,51 +118,78 @@ class Observer:
             self._learn(qpos, qvel)
         else:
             self.qpos[:], self.qvel[:] = qpos, qvel
+            self._covariance[:] = np.diag(self._noise**2)
         self._tick[0] = tick if readable else -1.0
         if holding is not None:
             self._sent[:] = holding.reshape(-1)
 
     def _learn(self, qpos: Values, qvel: Values) -> None:
-        expected_qpos, expected_qvel = self._expected(qvel)
-        error = np.concatenate([np.empty(qvel.size), qvel - expected_qvel])
-        mujoco.mj_differentiatePos(self._told.model, error[: qvel.size], 1.0, expected_qpos, qpos)
-        square = np.maximum(self._square, self._explained)
-        self._square[:] = MEMORY * square + (1.0 - MEMORY) * error**2
-        if self._exact(error):
-            self.qpos[:], self.qvel[:] = qpos, qvel
-        else:
-            self.qpos[:], self.qvel[:] = expected_qpos, expected_qvel
-            self._correct(error, np.maximum(square, (error / OUTLIER) ** 2))
-
-    def _expected(self, qvel: Values) -> tuple[Values, Values]:
-        """Positions (nq,) and velocities (nv,) that the last tick should have led to; the factors learn from it."""
         factors = self.identification
-        written = self._simulated(np.zeros_like(factors.logs))
-        if not factors.names:
-            return written
-        learnt = self._simulated(factors.logs)
+        written = learnt = self._simulated(np.zeros_like(factors.logs))
+        if factors.names:
+            learnt = self._simulated(factors.logs)
+        told = factors.told.copy()
         expected = learnt if factors.explains else written
-        factors.learn(qvel, learnt[1], written[1], lambda logs: self._simulated(logs)[1])
-        return expected
+        innovation = self._difference(expected, (qpos, qvel))
+        exact = self._exact(innovation)
+        if not exact:
+            change = self._corrected(innovation, self._propagated(told, expected))
+        if factors.names:
+            factors.learn(qvel, learnt[1], written[1], lambda logs: self._simulated(logs)[1])
+        if exact:
+            self.qpos[:], self.qvel[:] = qpos, qvel
+            self._covariance[:] = 0.0
+        else:
+            self.qpos[:], self.qvel[:] = self._changed(expected, change)
 
-    def _exact(self, error: Values) -> bool:
+    def _exact(self, innovation: Values) -> bool:
         """Whether innovations (2 nv,) are not the sensors': what forces do to positions follows from velocities."""
-        position, velocity = np.split(error, 2)
+        position, velocity = np.split(innovation, 2)
         unforced = position - 0.5 * self._steps * self._told.model.opt.timestep * velocity
         return bool(np.median(np.abs(unforced)) <= EXACT * self._noise[0])
 
-    def _correct(self, error: Values, square: Values) -> None:
-        """The state, from what was expected towards what was read, by innovations and their mean square (2 nv,)."""
-        step = error * (1.0 - self._noise**2 / np.maximum(square, 1e-300))
-        self.qvel += step[self.qvel.size :]
-        mujoco.mj_integratePos(self._told.model, self.qpos, step[: self.qvel.size], 1.0)
+    def _propagated(self, logs: Values, expected: State) -> Values:
+        """Covariance of the expected state (2 nv, 2 nv)."""
+        n = len(self._noise)
+        steps = np.maximum(np.sqrt(np.diag(self._covariance)), np.repeat(PROCESS, n // 2))
+        now = self.qpos, self.qvel
+        moved = [self._simulated(logs, self._changed(now, step)) for step in np.diag(steps)]
+        slopes = np.stack([self._difference(expected, state) for state in moved], axis=1) / steps
+        covariance: Values = slopes @ self._covariance @ slopes.T + np.diag(np.repeat(PROCESS, n // 2) ** 2)
+        return covariance
 
-    def _simulated(self, logs: Values) -> tuple[Values, Values]:
-        """Positions (nq,) and velocities (nv,) after the last tick, by factors."""
+    def _corrected(self, innovation: Values, covariance: Values) -> Values:
+        """How the expected state is to change (2 nv,) by innovations (2 nv,), given its covariance (2 nv, 2 nv)."""
+        noise = np.diag(self._noise**2)
+        explained = np.diag(covariance + noise)
+        covariance = covariance + np.diag(np.maximum(0.0, (innovation / OUTLIER) ** 2 - explained))
+        surprise = float(innovation @ np.linalg.solve(covariance + noise, innovation)) / len(innovation)
+        covariance = covariance * max(1.0, surprise / SURPRISE)
+        gain = covariance @ np.linalg.inv(covariance + noise)
+        covariance = covariance - gain @ covariance
+        self._covariance[:] = 0.5 * (covariance + covariance.T)
+        change: Values = gain @ innovation
+        return change
+
+    def _difference(self, start: State, end: State) -> Values:
+        """What leads from one state to another (2 nv,)."""
+        position = np.empty(self.qvel.size)
+        mujoco.mj_differentiatePos(self._told.model, position, 1.0, start[0], end[0])
+        return np.concatenate([position, end[1] - start[1]])
+
+    def _changed(self, state: State, change: Values) -> State:
+        """The state that a change (2 nv,) leads to."""
+        qpos = state[0].copy()
+        mujoco.mj_integratePos(self._told.model, qpos, change[: self.qvel.size], 1.0)
+        return qpos, state[1] + change[self.qvel.size :]
+
+    def _simulated(self, logs: Values, start: State | None = None) -> State:
+        """The state after the last tick, by factors, from the estimated one or another."""
         if self.identification.names:
             self._told.tell(self.identification.names, logs)
         model, data = self._told.model, self._data
         mujoco.mj_resetData(model, data)
-        data.qpos[:], data.qvel[:], data.ctrl[:] = self.qpos, self.qvel, self._sent
+        data.qpos[:], data.qvel[:] = start or (self.qpos, self.qvel)
+        data.ctrl[:] = self._sent
         mujoco.mj_step(model, data, nstep=self._steps)
         return data.qpos.copy(), data.qvel.copy()
