@@ -19,9 +19,9 @@ import numpy as np
 from planners.factors import Identification, Told, Values
 from runtime import config
 
-EXACT = 0.2
-"""Readings are exact if what is not explained by forces, of half of the positions, is less than this share of their
-noise."""
+EXACT = 0.25
+"""Readings are exact if what forces do not explain, of half of the positions, is less than this share of their noise:
+a force changes a position by half a tick of what it does to the velocity."""
 PROCESS = 0.0005, 0.01
 """Standard deviations of what a tick does to positions [m or rad] and velocities [m/s or rad/s], and no model says."""
 OUTLIER, SURPRISE = 2.0, 1.2
@@ -75,10 +75,10 @@ class Observer:
         self._data = mujoco.MjData(self._told.model)
         self._noise = np.repeat([noise.position, noise.velocity], model.nv)
         n = 2 * model.nv
-        sizes = (1, model.nq, model.nv, n * n, model.nu)
+        sizes = (1, model.nq, model.nv, model.nq, model.nv, n * n, model.nu)
         self.state = np.zeros(sum(sizes))
         parts = np.split(self.state, np.cumsum(sizes)[:-1])
-        self._tick, self.qpos, self.qvel, covariance, self._sent = parts
+        self._tick, self.qpos, self.qvel, self._read_qpos, self._read_qvel, covariance, self._sent = parts
         self._covariance = covariance.reshape(n, n)
         self.reset()
 
@@ -119,6 +119,7 @@ class Observer:
         else:
             self.qpos[:], self.qvel[:] = qpos, qvel
             self._covariance[:] = np.diag(self._noise**2)
+        self._read_qpos[:], self._read_qvel[:] = qpos, qvel
         self._tick[0] = tick if readable else -1.0
         if holding is not None:
             self._sent[:] = holding.reshape(-1)
@@ -130,21 +131,25 @@ class Observer:
             learnt = self._simulated(factors.logs)
         told = factors.told.copy()
         expected = learnt if factors.explains else written
-        innovation = self._difference(expected, (qpos, qvel))
-        exact = self._exact(innovation)
+        exact = self._exact(learnt, (qpos, qvel))
         if not exact:
+            innovation = self._difference(expected, (qpos, qvel))
             change = self._corrected(innovation, self._propagated(told, expected))
         if factors.names:
             factors.learn(qvel, learnt[1], written[1], lambda logs: self._simulated(logs)[1])
         if exact:
             self.qpos[:], self.qvel[:] = qpos, qvel
-            self._covariance[:] = 0.0
+            self._covariance[:] = np.diag(self._noise**2)
         else:
             self.qpos[:], self.qvel[:] = self._changed(expected, change)
 
-    def _exact(self, innovation: Values) -> bool:
-        """Whether innovations (2 nv,) are not the sensors': what forces do to positions follows from velocities."""
-        position, velocity = np.split(innovation, 2)
+    def _exact(self, learnt: State, read: State) -> bool:
+        """Whether what is read follows from what was read before, or differs as by forces: then sensors are exact."""
+        if not self._noise.any():
+            return True
+        if (self._read_qpos != self.qpos).any() or (self._read_qvel != self.qvel).any():
+            learnt = self._simulated(self.identification.logs, (self._read_qpos, self._read_qvel))
+        position, velocity = np.split(self._difference(learnt, read), 2)
         unforced = position - 0.5 * self._steps * self._told.model.opt.timestep * velocity
         return bool(np.median(np.abs(unforced)) <= EXACT * self._noise[0])
 
