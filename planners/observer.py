@@ -115,32 +115,35 @@ class Observer:
             self._sent[:] = held.reshape(-1)
         readable = np.isfinite(qpos).all() and np.isfinite(qvel).all()
         if readable and self._tick[0] >= 0.0 and tick == self._tick[0] + 1.0:
-            self._learn(qpos, qvel)
+            self._learn((qpos, qvel))
         else:
-            self.qpos[:], self.qvel[:] = qpos, qvel
-            self._covariance[:] = np.diag(self._noise**2)
+            self._believe((qpos, qvel))
         self._read_qpos[:], self._read_qvel[:] = qpos, qvel
         self._tick[0] = tick if readable else -1.0
         if holding is not None:
             self._sent[:] = holding.reshape(-1)
 
-    def _learn(self, qpos: Values, qvel: Values) -> None:
+    def _believe(self, state: State) -> None:
+        """Takes what is read for the state."""
+        self.qpos[:], self.qvel[:] = state
+        self._covariance[:] = np.diag(self._noise**2)
+
+    def _learn(self, read: State) -> None:
+        """Learns from the tick that led to what is read, and estimates the state after it."""
         factors = self.identification
         written = learnt = self._simulated(np.zeros_like(factors.logs))
         if factors.names:
             learnt = self._simulated(factors.logs)
-        told = factors.told.copy()
-        expected = learnt if factors.explains else written
-        exact = self._exact(learnt, (qpos, qvel))
+        exact = self._exact(learnt, read)
         if not exact:
-            innovation = self._difference(expected, (qpos, qvel))
-            change = self._corrected(innovation, self._propagated(told, expected))
+            expected = learnt if factors.explains else written
+            covariance = self._propagated(factors.told, expected)
         if factors.names:
-            factors.learn(qvel, learnt[1], written[1], lambda logs: self._simulated(logs)[1])
-        if exact:
-            self.qpos[:], self.qvel[:] = qpos, qvel
-            self._covariance[:] = np.diag(self._noise**2)
+            factors.learn(read[1], learnt[1], written[1], lambda logs: self._simulated(logs)[1])
+        if exact or not np.isfinite(covariance).all():
+            self._believe(read)
         else:
+            change = self._corrected(self._difference(expected, read), covariance)
             self.qpos[:], self.qvel[:] = self._changed(expected, change)
 
     def _exact(self, learnt: State, read: State) -> bool:
