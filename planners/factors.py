@@ -32,10 +32,13 @@ DIFFERENCE = 0.05
 """Step of the derivatives."""
 BOUND = 0.5
 """Largest logarithm of a factor."""
-RECENT, EXPLAINS = 0.9, 0.7
-"""The factors are told while the model's errors with them, weighted by `RECENT` to the power of their age in ticks,
-sum up to less than this share of those of the model as written. Where factors are what is wrong the share falls to a
-hundredth within seconds; where nothing is, or something else, it stays at 0.9 and more (DESIGN.md)."""
+RECENT, EVIDENCE = 0.97, 30.0
+"""The factors are told while this is the logarithm of a likelihood ratio or more: that of the ticks so far, weighted by
+`RECENT` to the power of their age, by the model that knows them and by the model as written."""
+OUTLIER, MOST = 2.0, 10.0
+"""From so many standard deviations on an error counts in proportion, not squared, and as evidence for this at most."""
+WILD = 1e3
+"""Velocities that no robot has [rad/s or m/s] teach nothing."""
 
 
 def _mass(model: mujoco.MjModel, base: mujoco.MjModel, factor: float) -> None:
@@ -79,14 +82,14 @@ class Told:
         """Take a model as it is as the base; `after` is called whenever it has changed."""
         self.model, self._base, self._after = model, copy.copy(model), after
         self._scratch = mujoco.MjData(model)
-        self._told: tuple[Sequence[str], bytes] = (), b""
+        self._last: tuple[Sequence[str], bytes] = (), b""
 
     def tell(self, names: Sequence[str], logs: Values) -> None:
         """Multiplies the base by factors, given by their logarithms (n,), and derives what follows from them."""
         telling = names, logs.tobytes()
-        if telling == self._told:
+        if telling == self._last:
             return
-        self._told = telling
+        self._last = telling
         for name, log in zip(names, logs, strict=True):
             FACTORS[name](self.model, self._base, float(np.exp(log)))
         mujoco.mj_setConst(self.model, self._scratch)
@@ -111,22 +114,22 @@ class Identification:
         """
         self.names = tuple(names)
         n = len(self.names)
-        sizes = (n, n * n, nv, 2)
+        sizes = (n, n * n, nv, 1)
         self.state = np.zeros(sum(sizes))
-        self.logs, covariance, self._square, self._misfit = np.split(self.state, np.cumsum(sizes)[:-1])
+        # `_square`: mean square of the latest errors (nv,); `_evidence`: see `EVIDENCE`.
+        self.logs, covariance, self._square, self._evidence = np.split(self.state, np.cumsum(sizes)[:-1])
         self._covariance = covariance.reshape(n, n)
         self.reset()
+
+    @property
+    def explains(self) -> bool:
+        """Whether the factors explain what the model as written does not."""
+        return bool(self._evidence[0] >= EVIDENCE)
 
     @property
     def told(self) -> Values:
         """The logarithms worth telling (n,): zero unless they explain what the model as written does not."""
         return self.logs if self.explains else np.zeros_like(self.logs)
-
-    @property
-    def explains(self) -> bool:
-        """Whether the factors explain what the model as written does not."""
-        learnt, written = self._misfit
-        return bool(learnt < EXPLAINS * written)
 
     def reset(self) -> None:
         """An episode begins: the model is as it is written."""
@@ -144,18 +147,24 @@ class Identification:
             simulated: What they would be (nv,) by other factors, given by their logarithms (n,).
         """
         logs, covariance = self.logs, self._covariance
-        error = qvel - expected
-        self._misfit *= RECENT
-        self._misfit += np.abs(error).sum(), np.abs(qvel - written).sum()
         steps = np.where(logs > 0.0, -DIFFERENCE, DIFFERENCE)  # back to the model as written
-        changed = [simulated(logs + step) - expected for step in np.diag(steps)]
-        slopes = np.stack(changed, axis=1) / steps
+        changed = np.array([simulated(logs + step) for step in np.diag(steps)])
+        if not all((np.abs(values) < WILD).all() for values in (qvel, expected, written, changed)):
+            return
+        error = qvel - expected
         deviation = np.clip(np.sqrt(self._square), *NOISE)
-        noise = deviation**2 * np.maximum(1.0, np.abs(error) / (2.0 * deviation))
+        self._evidence *= RECENT
+        self._evidence += (_surprise((qvel - written) / deviation) - _surprise(error / deviation)).sum()
+        slopes = (changed - expected).T / steps
+        noise = deviation**2 * np.maximum(1.0, np.abs(error) / (OUTLIER * deviation))
         covariance += DRIFT**2 * np.eye(len(logs))
         gain = covariance @ slopes.T @ np.linalg.inv(slopes @ covariance @ slopes.T + np.diag(noise))
-        learnt = logs + gain @ error
-        if np.isfinite(learnt).all():
-            logs[:] = np.clip(learnt, -BOUND, BOUND)
-            covariance[:] = (np.eye(len(logs)) - gain @ slopes) @ covariance
-        self._square[:] = MEMORY * self._square + (1.0 - MEMORY) * error**2
+        logs[:] = np.clip(logs + gain @ error, -BOUND, BOUND)
+        covariance[:] = (np.eye(len(logs)) - gain @ slopes) @ covariance
+        self._square[:] = MEMORY * self._square + (1.0 - MEMORY) * np.minimum(np.abs(error), OUTLIER * NOISE[1]) ** 2
+
+
+def _surprise(deviations: Values) -> Values:
+    """Minus the logarithm of the likelihood of errors (n,), in standard deviations; see `OUTLIER`."""
+    size = np.abs(deviations)
+    return np.minimum(np.where(size < OUTLIER, 0.5 * size**2, OUTLIER * (size - 0.5 * OUTLIER)), MOST)

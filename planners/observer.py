@@ -16,12 +16,16 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from planners.factors import Identification, Told, Values
+from planners.factors import WILD, Identification, Told, Values
 from runtime import config
 
-EXACT = 0.25
-"""Readings are exact if what forces do not explain, of half of the positions, is less than this share of their noise:
-a force changes a position by half a tick of what it does to the velocity."""
+FORCED = 0.2, 0.9
+"""What a force does to a position, by what it does to the velocity [ticks]: half a tick if it lasts, more if it comes
+early, less if it comes late. Noise keeps to nothing."""
+EXACT, RECENT = 0.4, 0.8
+"""Readings are believed while what no force explains of the difference between a reading and what should follow from
+the one before, the median over the degrees of freedom, is less than this share of the positions' noise: a mean over
+ticks, weighted by `RECENT` to the power of their age. Velocities are not looked at."""
 PROCESS = 0.0005, 0.01
 """Standard deviations of what a tick does to positions [m or rad] and velocities [m/s or rad/s], and no model says."""
 OUTLIER, SURPRISE = 2.0, 1.2
@@ -71,14 +75,17 @@ class Observer:
         """
         self.identification = Identification(names, model.nv)
         self._steps = steps
-        self._told = Told(copy.copy(model))
-        self._data = mujoco.MjData(self._told.model)
+        self._model = Told(copy.copy(model))
+        self._data = mujoco.MjData(self._model.model)
         self._noise = np.repeat([noise.position, noise.velocity], model.nv)
+        self._process = np.repeat(PROCESS, model.nv)
         n = 2 * model.nv
-        sizes = (1, model.nq, model.nv, model.nq, model.nv, n * n, model.nu)
+        sizes = (2, model.nq, model.nv, model.nq, model.nv, n * n, model.nu)
         self.state = np.zeros(sum(sizes))
+        # `_doubt`: whether readings are exact, see `EXACT`; `_covariance`: of the state, as it is estimated.
         parts = np.split(self.state, np.cumsum(sizes)[:-1])
-        self._tick, self.qpos, self.qvel, self._read_qpos, self._read_qvel, covariance, self._sent = parts
+        tick_doubt, self.qpos, self.qvel, self._read_qpos, self._read_qvel, covariance, self._sent = parts
+        self._tick, self._doubt = tick_doubt[:1], tick_doubt[1:]
         self._covariance = covariance.reshape(n, n)
         self.reset()
 
@@ -95,7 +102,7 @@ class Observer:
     def reset(self) -> None:
         """An episode begins: the model is as it is written."""
         self.state[:] = 0.0
-        self._tick[0] = -1.0
+        self._tick[0], self._doubt[0] = -1.0, 1.0
         self.identification.reset()
 
     def observe(
@@ -113,7 +120,7 @@ class Observer:
         """
         if held is not None:
             self._sent[:] = held.reshape(-1)
-        readable = np.isfinite(qpos).all() and np.isfinite(qvel).all()
+        readable = bool(np.isfinite(qpos).all() and (np.abs(qvel) < WILD).all())
         if readable and self._tick[0] >= 0.0 and tick == self._tick[0] + 1.0:
             self._learn((qpos, qvel))
         else:
@@ -131,10 +138,13 @@ class Observer:
     def _learn(self, read: State) -> None:
         """Learns from the tick that led to what is read, and estimates the state after it."""
         factors = self.identification
-        written = learnt = self._simulated(np.zeros_like(factors.logs))
-        if factors.names:
-            learnt = self._simulated(factors.logs)
+        learnt = self._simulated(factors.logs, (self._read_qpos, self._read_qvel))
         exact = self._exact(learnt, read)
+        if exact:
+            self._believe((self._read_qpos, self._read_qvel))
+        else:
+            learnt = self._simulated(factors.logs)
+        written = self._simulated(np.zeros_like(factors.logs)) if factors.names else learnt
         if not exact:
             expected = learnt if factors.explains else written
             covariance = self._propagated(factors.told, expected)
@@ -143,59 +153,55 @@ class Observer:
         if exact or not np.isfinite(covariance).all():
             self._believe(read)
         else:
-            change = self._corrected(self._difference(expected, read), covariance)
-            self.qpos[:], self.qvel[:] = self._changed(expected, change)
+            self._correct(expected, covariance, self._difference(expected, read))
 
-    def _exact(self, learnt: State, read: State) -> bool:
-        """Whether what is read follows from what was read before, or differs as by forces: then sensors are exact."""
+    def _exact(self, expected: State, read: State) -> bool:
+        """Whether what is read differs as by forces from what should follow from what was read before."""
         if not self._noise.any():
             return True
-        if (self._read_qpos != self.qpos).any() or (self._read_qvel != self.qvel).any():
-            learnt = self._simulated(self.identification.logs, (self._read_qpos, self._read_qvel))
-        position, velocity = np.split(self._difference(learnt, read), 2)
-        unforced = position - 0.5 * self._steps * self._told.model.opt.timestep * velocity
-        return bool(np.median(np.abs(unforced)) <= EXACT * self._noise[0])
+        position, velocity = np.split(self._difference(expected, read), 2)
+        ends = np.outer(FORCED, velocity) * self._steps * self._model.model.opt.timestep
+        unforced = np.abs(position - np.clip(position, ends.min(axis=0), ends.max(axis=0)))
+        doubt = min(float(np.median(unforced)) / max(self._noise[0], 1e-12), 1.0)
+        self._doubt[0] = RECENT * self._doubt[0] + (1.0 - RECENT) * doubt
+        return bool(self._doubt[0] < EXACT)
 
     def _propagated(self, logs: Values, expected: State) -> Values:
         """Covariance of the expected state (2 nv, 2 nv)."""
-        n = len(self._noise)
-        steps = np.maximum(np.sqrt(np.diag(self._covariance)), np.repeat(PROCESS, n // 2))
+        steps = np.maximum(np.sqrt(np.maximum(np.diag(self._covariance), 0.0)), self._process)
         now = self.qpos, self.qvel
         moved = [self._simulated(logs, self._changed(now, step)) for step in np.diag(steps)]
         slopes = np.stack([self._difference(expected, state) for state in moved], axis=1) / steps
-        covariance: Values = slopes @ self._covariance @ slopes.T + np.diag(np.repeat(PROCESS, n // 2) ** 2)
+        covariance: Values = slopes @ self._covariance @ slopes.T + np.diag(self._process**2)
         return covariance
 
-    def _corrected(self, innovation: Values, covariance: Values) -> Values:
-        """How the expected state is to change (2 nv,) by innovations (2 nv,), given its covariance (2 nv, 2 nv)."""
+    def _correct(self, expected: State, covariance: Values, innovation: Values) -> None:
+        """Estimates the state from the expected one, its covariance (2 nv, 2 nv), and innovations (2 nv,)."""
         noise = np.diag(self._noise**2)
         explained = np.diag(covariance + noise)
         covariance = covariance + np.diag(np.maximum(0.0, (innovation / OUTLIER) ** 2 - explained))
         surprise = float(innovation @ np.linalg.solve(covariance + noise, innovation)) / len(innovation)
-        covariance = covariance * max(1.0, surprise / SURPRISE)
-        gain = covariance @ np.linalg.inv(covariance + noise)
-        covariance = covariance - gain @ covariance
-        self._covariance[:] = 0.5 * (covariance + covariance.T)
-        change: Values = gain @ innovation
-        return change
+        share = noise @ np.linalg.inv(covariance * max(1.0, surprise / SURPRISE) + noise)  # of noise in innovations
+        self._covariance[:] = noise - share @ noise
+        self.qpos[:], self.qvel[:] = self._changed(expected, innovation - share @ innovation)
 
     def _difference(self, start: State, end: State) -> Values:
         """What leads from one state to another (2 nv,)."""
         position = np.empty(self.qvel.size)
-        mujoco.mj_differentiatePos(self._told.model, position, 1.0, start[0], end[0])
+        mujoco.mj_differentiatePos(self._model.model, position, 1.0, start[0], end[0])
         return np.concatenate([position, end[1] - start[1]])
 
     def _changed(self, state: State, change: Values) -> State:
         """The state that a change (2 nv,) leads to."""
         qpos = state[0].copy()
-        mujoco.mj_integratePos(self._told.model, qpos, change[: self.qvel.size], 1.0)
+        mujoco.mj_integratePos(self._model.model, qpos, change[: self.qvel.size], 1.0)
         return qpos, state[1] + change[self.qvel.size :]
 
     def _simulated(self, logs: Values, start: State | None = None) -> State:
         """The state after the last tick, by factors, from the estimated one or another."""
         if self.identification.names:
-            self._told.tell(self.identification.names, logs)
-        model, data = self._told.model, self._data
+            self._model.tell(self.identification.names, logs)
+        model, data = self._model.model, self._data
         mujoco.mj_resetData(model, data)
         data.qpos[:], data.qvel[:] = start or (self.qpos, self.qvel)
         data.ctrl[:] = self._sent

@@ -54,7 +54,7 @@ class Predictor:
         else:
             check_joints(stack.robot, model, "the model to predict with")
             self.model = copy.copy(model)
-        self._frame_skip = steps_per_tick(stack, self.model, "model")
+        self.frame_skip = steps_per_tick(stack, self.model, "model")
         self._data = mujoco.MjData(self.model)
 
     def predict(
@@ -74,7 +74,7 @@ class Predictor:
         data = self._data
         mujoco.mj_resetData(self.model, data)
         data.qpos[:], data.qvel[:], data.ctrl[:] = qpos, qvel, sent.reshape(-1)
-        mujoco.mj_step(self.model, data, nstep=self._frame_skip)
+        mujoco.mj_step(self.model, data, nstep=self.frame_skip)
         ahead = signals.copy()
         sense(self._robot.layout[()], data.qpos, data.qvel, data.sensordata, ahead[0])
         ahead["tick"] += 1
@@ -105,7 +105,7 @@ class Guest:
         self.observer, self._models = None, list[Told]()
         """What tells the planner where the robot is and what it is like, where the stack asks for it."""
         if planner is not None and (asked := observed(stack)):
-            self.observer = Observer(self.model, stack.frame_skip, *asked)
+            self.observer = Observer(self.model, self._predictor.frame_skip, *asked)
             if self.observer.identification.names:
                 self._models = [Told(self.model), Told(planner.rollouts.model, planner.rollouts.renew)]
         self._predicted = False
