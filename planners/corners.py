@@ -42,6 +42,7 @@ class CornersPlanner:
     """Improves a plan of corners from tick to tick."""
 
     CANDIDATES = 1000
+    uncertain = False
     space = "control"
 
     def __init__(

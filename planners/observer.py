@@ -24,7 +24,7 @@ FORCED = 0.2, 0.9
 early, less if it comes late. Noise keeps to nothing."""
 EXACT, RECENT = 0.4, 0.8
 """Readings are believed while what no force explains of the difference between a reading and what should follow from
-the one before, the median over the degrees of freedom, is less than this share of the positions' noise: a mean over
+the one before, the median over the degrees of freedom, is at most this share of the positions' noise: a mean over
 ticks, weighted by `RECENT` to the power of their age. Velocities are not looked at."""
 PROCESS = 0.0005, 0.01
 """Standard deviations of what a tick does to positions [m or rad] and velocities [m/s or rad/s], and no model says."""
@@ -95,6 +95,11 @@ class Observer:
         return dict(zip(self.identification.names, np.exp(self.identification.told).tolist(), strict=True))
 
     @property
+    def uncertain(self) -> bool:
+        """Whether readings are noisy, and the state is an estimate."""
+        return bool(self._noise.any() and self._doubt[0] > EXACT)
+
+    @property
     def states(self) -> list[Values]:
         """The arrays that are remembered from tick to tick."""
         return [self.state, self.identification.state]
@@ -102,7 +107,7 @@ class Observer:
     def reset(self) -> None:
         """An episode begins: the model is as it is written."""
         self.state[:] = 0.0
-        self._tick[0], self._doubt[0] = -1.0, 1.0
+        self._tick[0], self._doubt[0] = -1.0, EXACT
         self.identification.reset()
 
     def observe(
@@ -164,7 +169,7 @@ class Observer:
         unforced = np.abs(position - np.clip(position, ends.min(axis=0), ends.max(axis=0)))
         doubt = min(float(np.median(unforced)) / max(self._noise[0], 1e-12), 1.0)
         self._doubt[0] = RECENT * self._doubt[0] + (1.0 - RECENT) * doubt
-        return bool(self._doubt[0] < EXACT)
+        return not self.uncertain
 
     def _propagated(self, logs: Values, expected: State) -> Values:
         """Covariance of the expected state (2 nv, 2 nv)."""

@@ -36,6 +36,8 @@ class Budget:
 
     candidates: int | None = None
     seconds: float | None = None
+    exact: bool = False
+    """Whether so many candidates are meant, however short their plans: those of a replay."""
 
     def started(self) -> Spending:
         """Start spending it."""
@@ -44,6 +46,12 @@ class Budget:
     def __str__(self) -> str:
         """As it is written on the command line."""
         return str(self.candidates) if self.seconds is None else f"{self.seconds * 1e3:g} ms"
+
+    def times(self, factor: float) -> Budget:
+        """So many times the candidates, in the same time, where they may differ."""
+        if self.candidates is None or self.exact:
+            return self
+        return replace(self, candidates=int(self.candidates * factor))
 
     def within(self, seconds: float) -> Budget:
         """The same, cut off after `seconds` if it would go on for longer."""
@@ -95,6 +103,8 @@ class Planner(Protocol):
     """What its residuals are added to: `target` or `control`."""
     plan: np.ndarray
     """The plan that the next tick starts from (horizon, nu): all that it remembers."""
+    uncertain: bool
+    """Whether readings are noisy, and what it plans from is an estimate: the caller says so before `decide`."""
     every: int
     """Ticks per plan: 1 plans within the tick; a slower planner runs beside the layers (runtime/beside.py)."""
     rollouts: Rollouts

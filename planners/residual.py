@@ -5,7 +5,8 @@ around the best plan of the rounds before. Source: J. Weng, "Learning Beyond Gra
 one candidate; rounds of a fixed size keep several threads busy and the result independent of their number.
 Candidates may differ in scale, log-uniform from `finest` to 1: coarse ones find a way, fine ones polish it, and the
 same round holds both. `taper` has them differ from the plan in the next step most, which is sent, and in each later one
-less, which the ticks to come still search.
+less, which the ticks to come still search. While the state is uncertain, the plan is shorter and the candidates are
+more: further ahead is chance.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class ResidualPlanner:
     """Samples residual sequences around the warm-started plan."""
 
     CANDIDATES = 96
+    uncertain = False
     interim: Callable[[Decision], None] | None = None
     """Told of each round's decision, with the plan after it, as if the budget ended there."""
 
@@ -46,6 +48,7 @@ class ResidualPlanner:
         self.decay = doc.take("decay", config.number(0.0, 1.0), 0.5)
         self.finest = doc.take("finest", config.number(1e-6, 1.0), 1.0)
         self.taper = doc.take("taper", config.number(0.0, 1.0), 1.0) ** np.arange(self.horizon)[:, None]
+        self.uncertain_horizon = min(self.horizon, doc.take("uncertain_horizon", config.integer(1, 1000), self.horizon))
         self.bare = doc.take("bare", config.truth, False)
         doc.finish()
         self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=self.round, horizon=self.horizon,
@@ -60,15 +63,16 @@ class ResidualPlanner:
 
     def decide(self, snapshot: np.ndarray, budget: Budget) -> Decision:
         """Improve the plan from a snapshot (1,), return its first residual, keep the rest of it."""
-        spending = budget.started()
+        ahead = self.uncertain_horizon if self.uncertain else self.horizon
+        spending = budget.times(self.horizon / ahead).started()
         tick = int(snapshot["signals"]["tick"][0])
-        shape = (self.round, *self.plan.shape)
-        best, best_score = self.plan.copy(), -np.inf
+        shape = (self.round, ahead, self.plan.shape[1])
+        best, best_score = self.plan[:ahead].copy(), -np.inf
         round_ = 0
         while count := spending.allowed(self.round):
             steps = self.sigma * noise(self.seed, tick, round_, shape)
             steps[:, 1:] = (1.0 - self.smoothing) * steps[:, 1:] + self.smoothing * steps[:, :-1]
-            steps *= self.taper
+            steps *= self.taper[:ahead]
             if self.finest < 1.0:
                 steps *= self.finest ** uniform(self.seed, tick, round_, self.round)[:, None, None]
             if round_ == 0:
@@ -76,8 +80,9 @@ class ResidualPlanner:
             candidates = np.clip(best + steps[:count], -self.clip, self.clip)
             if round_ == 0 and self.bare:
                 candidates[1:2] = 0.0  # and candidate 1 the base alone, the way back from a plan gone wrong
-            scores = self.rollouts.run(snapshot, candidates, deadline=spending.deadline, whole=round_ == 0)
-            spending.spent(len(scores), self.horizon * self.every)
+            scores = self.rollouts.run(snapshot, candidates, horizon=ahead, deadline=spending.deadline,
+                                       whole=round_ == 0)  # fmt: skip
+            spending.spent(len(scores), ahead * self.every)
             if not len(scores):
                 break
             top = int(np.argmax(scores))
@@ -90,8 +95,8 @@ class ResidualPlanner:
 
     def _settle(self, best: np.ndarray, score: float, spending: Spending) -> Decision:
         """The decision for a plan, whose rest is kept."""
-        self.plan[:-1] = self.decay * best[1:]
-        self.plan[-1] = 0.0
+        self.plan[:] = 0.0
+        self.plan[: len(best) - 1] = self.decay * best[1:]
         return Decision(best[0], score, spending.candidates, spending.control_steps)
 
     def close(self) -> None:

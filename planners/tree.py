@@ -28,6 +28,7 @@ class TreePlanner:
     """Searches the first two actions."""
 
     CANDIDATES = 1509
+    uncertain = False
     space = "control"
 
     def __init__(

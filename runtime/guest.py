@@ -228,6 +228,8 @@ class Guest:
         if observer is None:
             return qpos, qvel, signals
         observer.observe(int(signals["tick"][0]), qpos, qvel, **sent)
+        if self.planner is not None:
+            self.planner.uncertain = observer.uncertain
         for model in self._models:
             model.tell(observer.identification.names, observer.identification.told)
         seen = signals.copy()

@@ -159,7 +159,7 @@ def _replay(guest: Guest, rows: NDArray[Any], run: dict[str, Any], report: Repor
             # A planner beside the layers begins what the tape counts when it took effect.
             delay = guest.planner.every if guest.beside is not None else 0
             candidates = finished.get(_at(row, delay), 0)
-            guest.budget = Budget(candidates=candidates) if candidates else None
+            guest.budget = Budget(candidates=candidates, exact=True) if candidates else None
         signals[0] = row["signals"]
         sent = row["sent"] if one_tick else np.zeros_like(row["sent"]) if row["start"] else rows[asked - 1]["sent"]
         seen = row["qpos"], row["qvel"], signals, sent

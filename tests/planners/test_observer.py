@@ -200,6 +200,7 @@ def test_a_guest_plans_from_the_estimate(one_tick: bool) -> None:
     run_episode(guest, plant, EpisodeResult(4), one_tick=one_tick, steps=6, record=lambda row: seen.append(row.copy()))
     assert guest.observer is not None
     read, signals = seen[-1]["qpos"][0], guest.snapshot["signals"]
+    assert made[0].uncertain
     assert 0.0 < abs(guest.observer.qpos - read).max() < 0.05
     assert np.linalg.norm(guest.observer.qpos[3:7]) == pytest.approx(1.0, abs=0.05)
     if not one_tick:

@@ -123,6 +123,23 @@ def test_the_next_plan_is_the_rest_of_the_best_decayed(residual: Planner) -> Non
     assert not residual.plan.any()
 
 
+def test_a_plan_from_an_uncertain_state_is_shorter_and_of_more_candidates() -> None:
+    planner = planner_of(ANT, "planner.horizon=4", "planner.uncertain_horizon=2")
+    start = snapshots(ANT)[8:9]
+    planner.uncertain = True
+    decision = planner.decide(start, Budget(candidates=12))
+    assert (decision.candidates, decision.control_steps) == (24, 48)
+    assert planner.plan[0].any()
+    assert not planner.plan[1:].any()
+    plan = planner.plan.copy()
+    planner.reset(11)
+    again = planner.decide(start, Budget(candidates=24, exact=True))
+    assert (again.residual.tobytes(), planner.plan.tobytes()) == (decision.residual.tobytes(), plan.tobytes())
+    planner.uncertain = False
+    assert planner.decide(start, Budget(candidates=12)).control_steps == 48
+    planner.close()
+
+
 def test_more_candidates_never_make_a_plan_worse(residual: Planner) -> None:
     """Noise does not depend on the budget, so a larger one has seen all that a smaller one saw."""
     scores = []
