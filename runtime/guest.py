@@ -108,7 +108,7 @@ class Guest:
             self.observer = Observer(self.model, self._predictor.frame_skip, *asked)
             if self.observer.identification.names:
                 self._models = [Told(self.model), Told(planner.rollouts.model, planner.rollouts.renew)]
-        self._predicted = False
+        self._observed = False
         self._params = stack.params.copy()
         self._python = PythonLayers(stack, self.snapshot["memory"])
         self.beside = Beside(planner) if planner is not None and planner.every > 1 else None
@@ -201,9 +201,9 @@ class Guest:
         self.stack.tick(self._params, self.snapshot["memory"], self.snapshot["signals"], self.residual)
 
     def _see(self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray) -> None:
-        if not self._predicted:
-            qpos, qvel, signals = self._observe(qpos, qvel, signals, held=sent)
-        self._predicted = False
+        if not self._observed:
+            qpos, qvel, signals, sent = self.observe(qpos, qvel, signals, sent)
+        self._observed = False
         self.snapshot["qpos"], self.snapshot["qvel"], self.snapshot["signals"] = qpos, qvel, signals
         self.snapshot["sent"] = sent.reshape(-1)
         self._python.update(self.snapshot["signals"])
@@ -215,10 +215,18 @@ class Guest:
     def predict(
         self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What to answer one tick ahead: see `Predictor.predict`."""
+        """What to answer one tick ahead, from where the robot is: see `Predictor.predict`."""
         qpos, qvel, signals = self._observe(qpos, qvel, signals, holding=sent)
-        self._predicted = True
+        self._observed = True
         return self._predictor.predict(qpos, qvel, signals, sent)
+
+    def observe(
+        self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, sent: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What to answer: the arguments of `answer`, as the observer sees them. `answer` alone does it first."""
+        qpos, qvel, signals = self._observe(qpos, qvel, signals, held=sent)
+        self._observed = True
+        return qpos, qvel, signals, sent
 
     def _observe(
         self, qpos: np.ndarray, qvel: np.ndarray, signals: np.ndarray, **sent: np.ndarray

@@ -161,9 +161,9 @@ class StackHost:
             self._continue(request)
         self._signals[0] = request["signals"]
         seen = request["qpos"], request["qvel"], self._signals, request["sent"]
-        seen = self.guest.predict(*seen) if self._one_tick else seen
+        seen = self.guest.predict(*seen) if self._one_tick else self.guest.observe(*seen)
         if self._budget is not None and self._budget.seconds is not None and request["time"]:
-            # What the answer before, the machine, or looking ahead took from this tick is not taken from the next one.
+            # What the answer before, the machine, or looking took from this tick is not taken from the next one.
             gone = 1e-9 * (time.monotonic_ns() - int(request["time"]))
             self.guest.budget = replace(self._budget, seconds=max(0.0, self._budget.seconds - gone))
         # Two stacks cannot plan at once: a shadow follows the plan of the one that drives.

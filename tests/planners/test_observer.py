@@ -208,6 +208,22 @@ def test_a_guest_plans_from_the_estimate(one_tick: bool) -> None:
     guest.close()
 
 
+def test_looking_first_changes_no_answer() -> None:
+    answers = []
+    for first in (False, True):
+        made = make_planner(CHEETAH, threads=1)
+        assert made is not None
+        guest = Guest(CHEETAH, made[0], Budget(candidates=8))
+        signals = np.zeros(1, CHEETAH.robot.signals)
+        for tick, qpos, qvel, held in shaken(6, {"mass": 1.2}):
+            signals["tick"], signals["period"] = tick, CHEETAH.period
+            seen = qpos, qvel, signals, held.reshape(2, 3)
+            guest.answer(*(guest.observe(*seen) if first else seen))
+            answers.append(guest.commands.tobytes() + b"".join(s.tobytes() for s in guest.states))
+        guest.close()
+    assert answers[:6] == answers[6:]
+
+
 def test_rollouts_simulate_what_they_are_told_and_nothing_else() -> None:
     start, candidates = snapshots("half_cheetah")[8:9], plans(4, 6, 6)
     used, heavier = rollouts("half_cheetah"), rollouts("half_cheetah")
