@@ -187,7 +187,7 @@ def test_what_noise_does_not_explain_is_believed() -> None:
         found.observe(*row)
     pushed = qvel + np.array([1.0, *np.zeros(8)])
     found.observe(tick, qpos, pushed, held)
-    np.testing.assert_allclose(found.qvel, pushed, atol=0.02)
+    np.testing.assert_allclose(found.qvel, pushed, atol=0.01)
 
 
 @pytest.mark.parametrize("one_tick", [False, True])
@@ -251,9 +251,9 @@ def test_what_is_known_travels_with_the_state(one_tick: bool, noise: float) -> N
         guests.append(Guest(CHEETAH, made[0], Budget(candidates=8)))
     first, second = guests
     world = replace(DISTURBANCES["mass +20 %"], position_noise=noise, velocity_noise=10.0 * noise)
-    run_episode(first, _plant(world), EpisodeResult(4), one_tick=one_tick, steps=12)
+    run_episode(first, _plant(world), EpisodeResult(4), one_tick=one_tick, steps=24)
     assert first.observer is not None
-    assert first.observer.identification.logs[0] > 0.04
+    assert first.observer.factors["mass"] > 1.05
     second.reset(4)
     for source, target in zip(first.states, second.states, strict=True):
         target[:] = source
@@ -262,7 +262,7 @@ def test_what_is_known_travels_with_the_state(one_tick: bool, noise: float) -> N
     qpos, qvel = plant.state()
     signals = np.zeros(1, CHEETAH.robot.signals)
     plant.signals(signals[0])
-    signals["tick"], signals["period"] = 12, CHEETAH.period
+    signals["tick"], signals["period"] = 24, CHEETAH.period
     answers = []
     for guest in guests:
         seen = (qpos, qvel, signals, np.zeros((2, 3)))
