@@ -1,10 +1,11 @@
 """An observer: where the robot is, from what the last tick did to it and what is read.
 
 What the model says of the last tick is compared with what was read. Where the sensors prove to be exact, the state is
-what is read. Where they are noisy, it is that of an extended Kalman filter, e.g. D. Simon, "Optimal State Estimation",
-2006: derivatives are differences of simulations as far apart as the state is uncertain, and what noise and uncertainty
-do not explain, as a push or a contact at another instant, adds to the uncertainty (Q. Xia et al., "Adaptive fading
-Kalman filter", 1994).
+what is read. Where they are noisy, it is that of a sigma-point Kalman filter: a simulation from either side of the last
+state along each axis of its uncertainty says what follows, contacts that only some of them meet included. It is done
+twice, the second time around the last state as the new reading corrects it (A. F. Garcia-Fernandez et al., "Posterior
+linearization filter: principles and implementation using sigma points", 2015). What noise and uncertainty do not
+explain, as a push, adds to the uncertainty.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ the one before, the median over the degrees of freedom, is at most this share of
 ticks, weighted by `RECENT` to the power of their age. Velocities are not looked at."""
 PROCESS = 0.0005, 0.01
 """Standard deviations of what a tick does to positions [m or rad] and velocities [m/s or rad/s], and no model says."""
-OUTLIER, SURPRISE = 2.0, 1.2
-"""A single innovation is explained up to so many standard deviations, and their mean square, normalised, up to this."""
+OUTLIER = 3.0
+"""An innovation is explained up to so many standard deviations."""
+PASSES = 2
+"""Times that the tick is simulated, each around a better estimate of the state before it."""
 
 
 State = tuple[Values, Values]
@@ -150,15 +153,11 @@ class Observer:
         else:
             learnt = self._simulated(factors.logs)
         written = self._simulated(np.zeros_like(factors.logs)) if factors.names else learnt
-        if not exact:
-            expected = learnt if factors.explains else written
-            covariance = self._propagated(factors.told, expected)
+        told = factors.told.copy()
         if factors.names:
             factors.learn(read[1], learnt[1], written[1], lambda logs: self._simulated(logs)[1])
-        if exact or not np.isfinite(covariance).all():
+        if exact or not self._estimate(told, read):
             self._believe(read)
-        else:
-            self._correct(expected, covariance, self._difference(expected, read))
 
     def _exact(self, expected: State, read: State) -> bool:
         """Whether what is read differs as by forces from what should follow from what was read before."""
@@ -171,24 +170,52 @@ class Observer:
         self._doubt[0] = RECENT * self._doubt[0] + (1.0 - RECENT) * doubt
         return not self.uncertain
 
-    def _propagated(self, logs: Values, expected: State) -> Values:
-        """Covariance of the expected state (2 nv, 2 nv)."""
-        steps = np.maximum(np.sqrt(np.maximum(np.diag(self._covariance), 0.0)), self._process)
-        now = self.qpos, self.qvel
-        moved = [self._simulated(logs, self._changed(now, step)) for step in np.diag(steps)]
-        slopes = np.stack([self._difference(expected, state) for state in moved], axis=1) / steps
-        covariance: Values = slopes @ self._covariance @ slopes.T + np.diag(self._process**2)
-        return covariance
-
-    def _correct(self, expected: State, covariance: Values, innovation: Values) -> None:
-        """Estimates the state from the expected one, its covariance (2 nv, 2 nv), and innovations (2 nv,)."""
+    def _estimate(self, logs: Values, read: State) -> bool:
+        """Estimates the state after the tick from the one before it and what is read, if simulations allow it."""
+        before, prior = (self.qpos.copy(), self.qvel.copy()), self._covariance.copy()
         noise = np.diag(self._noise**2)
-        explained = np.diag(covariance + noise)
-        covariance = covariance + np.diag(np.maximum(0.0, (innovation / OUTLIER) ** 2 - explained))
-        surprise = float(innovation @ np.linalg.solve(covariance + noise, innovation)) / len(innovation)
-        share = noise @ np.linalg.inv(covariance * max(1.0, surprise / SURPRISE) + noise)  # of noise in innovations
+        around, spread = before, prior
+        for left in reversed(range(PASSES)):
+            expected, slopes, covariance = self._linearised(logs, around, spread)
+            expected = self._changed(expected, slopes @ self._difference(around, before))
+            known = slopes @ prior @ slopes.T
+            innovation = self._difference(expected, read)
+            covariance += known + np.diag(self._process**2)
+            covariance += np.diag(np.maximum(0.0, (innovation / OUTLIER) ** 2 - np.diag(covariance + noise)))
+            if not np.isfinite(covariance).all():
+                return False
+            inverse = np.linalg.inv(covariance + noise)
+            if left:
+                gain = prior @ slopes.T @ inverse
+                around = self._changed(before, gain @ innovation)
+                kept = np.eye(len(gain)) - gain @ slopes
+                spread = kept @ prior @ kept.T + gain @ (covariance + noise - known) @ gain.T
+        share = noise @ inverse  # of noise in innovations
         self._covariance[:] = noise - share @ noise
         self.qpos[:], self.qvel[:] = self._changed(expected, innovation - share @ innovation)
+        return True
+
+    def _linearised(self, logs: Values, start: State, covariance: Values) -> tuple[State, Values, Values]:
+        """What a tick makes of an uncertain state, as a line and what it leaves over.
+
+        Args:
+            logs: The factors' logarithms.
+            start: The mean of the state before the tick.
+            covariance: Its covariance (2 nv, 2 nv).
+
+        Returns:
+            The mean of the state after the tick; slopes and covariance around the line (2 nv, 2 nv).
+        """
+        n = len(covariance)
+        axes = np.sqrt(n) * np.linalg.cholesky(covariance).T
+        points = np.concatenate([axes, -axes])
+        centre = self._simulated(logs, start)
+        moved = np.array([self._difference(centre, self._simulated(logs, self._changed(start, to))) for to in points])
+        mean = moved.mean(axis=0)
+        moved -= mean
+        slopes = np.linalg.solve(covariance, points.T @ moved / (2 * n)).T
+        rest = moved - points @ slopes.T
+        return self._changed(centre, mean), slopes, rest.T @ rest / (2 * n)
 
     def _difference(self, start: State, end: State) -> Values:
         """What leads from one state to another (2 nv,)."""

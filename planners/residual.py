@@ -5,13 +5,15 @@ around the best plan of the rounds before. Source: J. Weng, "Learning Beyond Gra
 one candidate; rounds of a fixed size keep several threads busy and the result independent of their number.
 Candidates may differ in scale, log-uniform from `finest` to 1: coarse ones find a way, fine ones polish it, and the
 same round holds both. `taper` has them differ from the plan in the next step most, which is sent, and in each later one
-less, which the ticks to come still search. While the state is uncertain, the plan is shorter and the candidates are
-more: further ahead is chance.
+less, which the ticks to come still search. While the state is uncertain, the plan is shorter, the candidates are more,
+and the plan is the mean of the best, as in the cross-entropy method (R. Rubinstein, 1999): further ahead is chance, and
+so is much of what makes the very best better than the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -22,6 +24,25 @@ from planners.planner import Budget, Decision, Spending, noise, uniform
 from planners.rollout import SPACES, Rollouts
 from runtime import config
 from runtime.errors import SurefootError, nearest
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the next plan is searched."""
+
+    horizon: int
+    """Ticks that are simulated."""
+    sigma: float
+    """Standard deviation of the candidates around the plan, at scale 1."""
+    elites: int
+    """The plan is the mean of so many candidates, the best of the tick."""
+
+    @classmethod
+    def read(cls, doc: config.Section, default: Search, longest: int = 1000) -> Search:
+        """The settings of this name in a section."""
+        horizon = doc.take("horizon", config.integer(1, longest), default.horizon)
+        sigma = doc.take("sigma", config.number(0.0, 10.0), default.sigma)
+        return cls(horizon, sigma, doc.take("elites", config.integer(1, 1000), default.elites))
 
 
 class ResidualPlanner:
@@ -37,18 +58,21 @@ class ResidualPlanner:
     ) -> None:
         """Read the settings from a stack's `planner` section and start the rollouts."""
         self.every = doc.take("every", config.integer(1, 1000), 1)
-        self.horizon = doc.take("horizon", config.integer(1, 1000), 10)
+        certain = Search.read(doc, Search(horizon=10, sigma=0.1, elites=1))
+        self.horizon = certain.horizon
+        section = doc.section("uncertain", {})
+        self.searches = certain, Search.read(section, certain, self.horizon)
+        """With a state that is known, and with an estimate."""
+        section.finish()
         self.space = doc.take("space", config.text, "control")
         if self.space not in SPACES:
             raise SurefootError(f"{doc.where}.space: unknown space {self.space!r}; {nearest(self.space, SPACES)}")
         self.round = doc.take("round", config.integer(1, 1000), 8)
-        self.sigma = doc.take("sigma", config.number(0.0, 10.0), 0.1)
         self.clip = doc.take("clip", config.number(0.0, 10.0), 0.25)
         self.smoothing = doc.take("smoothing", config.number(0.0, 1.0), 0.4)
         self.decay = doc.take("decay", config.number(0.0, 1.0), 0.5)
         self.finest = doc.take("finest", config.number(1e-6, 1.0), 1.0)
         self.taper = doc.take("taper", config.number(0.0, 1.0), 1.0) ** np.arange(self.horizon)[:, None]
-        self.uncertain_horizon = min(self.horizon, doc.take("uncertain_horizon", config.integer(1, 1000), self.horizon))
         self.bare = doc.take("bare", config.truth, False)
         doc.finish()
         self.rollouts = Rollouts(stack, objective, model, space=self.space, capacity=self.round, horizon=self.horizon,
@@ -63,14 +87,16 @@ class ResidualPlanner:
 
     def decide(self, snapshot: np.ndarray, budget: Budget) -> Decision:
         """Improve the plan from a snapshot (1,), return its first residual, keep the rest of it."""
-        ahead = self.uncertain_horizon if self.uncertain else self.horizon
+        search = self.searches[self.uncertain]
+        ahead = search.horizon
         spending = budget.times(self.horizon / ahead).started()
         tick = int(snapshot["signals"]["tick"][0])
         shape = (self.round, ahead, self.plan.shape[1])
-        best, best_score = self.plan[:ahead].copy(), -np.inf
+        best = self.plan[:ahead].copy()
+        elites, elite_scores = np.empty((0, *best.shape)), np.empty(0)
         round_ = 0
         while count := spending.allowed(self.round):
-            steps = self.sigma * noise(self.seed, tick, round_, shape)
+            steps = search.sigma * noise(self.seed, tick, round_, shape)
             steps[:, 1:] = (1.0 - self.smoothing) * steps[:, 1:] + self.smoothing * steps[:, :-1]
             steps *= self.taper[:ahead]
             if self.finest < 1.0:
@@ -85,19 +111,21 @@ class ResidualPlanner:
             spending.spent(len(scores), ahead * self.every)
             if not len(scores):
                 break
-            top = int(np.argmax(scores))
-            if scores[top] > best_score:
-                best, best_score = candidates[top].copy(), float(scores[top])
+            elites = np.concatenate([elites, candidates[: len(scores)]])
+            elite_scores = np.concatenate([elite_scores, scores])
+            order = np.argsort(-elite_scores, kind="stable")[: search.elites]
+            elites, elite_scores = elites[order], elite_scores[order]
+            best = elites.mean(axis=0)
             round_ += 1
             if self.interim is not None:
-                self.interim(self._settle(best, best_score, spending))
-        return self._settle(best, best_score, spending)
+                self.interim(self._settle(best, elite_scores, spending))
+        return self._settle(best, elite_scores, spending)
 
-    def _settle(self, best: np.ndarray, score: float, spending: Spending) -> Decision:
-        """The decision for a plan, whose rest is kept."""
+    def _settle(self, best: np.ndarray, scores: np.ndarray, spending: Spending) -> Decision:
+        """The decision for a plan, whose rest is kept; scores are those of the elites that it is the mean of."""
         self.plan[:] = 0.0
         self.plan[: len(best) - 1] = self.decay * best[1:]
-        return Decision(best[0], score, spending.candidates, spending.control_steps)
+        return Decision(best[0], float(scores.max(initial=-np.inf)), spending.candidates, spending.control_steps)
 
     def close(self) -> None:
         """Stop the rollouts' threads."""

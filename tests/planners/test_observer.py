@@ -108,8 +108,9 @@ def test_a_gap_and_what_is_not_finite_teach_nothing() -> None:
     assert not found.identification.logs.any()
 
 
-@pytest.mark.parametrize("name", ["half_cheetah", "ant"])
-def test_the_state_behind_noisy_readings_is_found(name: str) -> None:
+@pytest.mark.parametrize(("name", "positions", "velocities"), [("half_cheetah", 0.24, 0.33), ("ant", 0.37, 0.45)])
+def test_the_state_behind_noisy_readings_is_found(name: str, positions: float, velocities: float) -> None:
+    """Up to a share of the noise that a filter whose derivatives are differences, or a single pass, does not reach."""
     noise, used = SensorNoise(0.005, 0.05), stack(name)
     found = Observer(used.robot.new_model(), used.frame_skip, (), noise)
     chance, errors, noises = np.random.default_rng(5), [], []
@@ -120,8 +121,8 @@ def test_the_state_behind_noisy_readings_is_found(name: str) -> None:
         errors.append((np.abs(found.qpos - qpos).mean(), np.abs(found.qvel - qvel).mean()))
         noises.append((np.abs(read - qpos).mean(), np.abs(read_velocity - qvel).mean()))
     position, velocity = np.mean(errors, axis=0) / np.mean(noises, axis=0)
-    assert position < 0.6
-    assert velocity < 0.7
+    assert position < positions
+    assert velocity < velocities
 
 
 def test_readings_without_noise_are_the_state() -> None:

@@ -124,7 +124,7 @@ def test_the_next_plan_is_the_rest_of_the_best_decayed(residual: Planner) -> Non
 
 
 def test_a_plan_from_an_uncertain_state_is_shorter_and_of_more_candidates() -> None:
-    planner = planner_of(ANT, "planner.horizon=4", "planner.uncertain_horizon=2")
+    planner = planner_of(ANT, "planner.horizon=4", "planner.uncertain={horizon: 2}")
     start = snapshots(ANT)[8:9]
     planner.uncertain = True
     decision = planner.decide(start, Budget(candidates=12))
@@ -137,6 +137,29 @@ def test_a_plan_from_an_uncertain_state_is_shorter_and_of_more_candidates() -> N
     assert (again.residual.tobytes(), planner.plan.tobytes()) == (decision.residual.tobytes(), plan.tobytes())
     planner.uncertain = False
     assert planner.decide(start, Budget(candidates=12)).control_steps == 48
+    planner.close()
+
+
+def test_a_plan_from_an_uncertain_state_is_the_mean_of_the_best() -> None:
+    settings = "planner.horizon=4", "planner.smoothing=0", "planner.decay=1", "planner.clip=0.5"
+    planner = planner_of(ANT, *settings, "planner.uncertain={sigma: 0.2, elites: 3}")
+    start, budget = snapshots(ANT)[8:9], Budget(candidates=12)
+    planner.uncertain = True
+    planner.reset(11)
+    decision = planner.decide(start, budget)
+    tick, shape = int(start["signals"]["tick"][0]), (8, *planner.plan.shape)
+    best, tried, scores = np.zeros(shape[1:]), np.empty((0, *shape[1:])), np.empty(0)
+    for round_, count in enumerate((8, 4)):
+        steps = 0.2 * noise(11, tick, round_, shape)
+        if round_ == 0:
+            steps[0] = 0.0
+        candidates = np.clip(best + steps[:count], -0.5, 0.5)
+        tried = np.concatenate([tried, candidates])
+        scores = np.concatenate([scores, planner.rollouts.run(start, candidates)])
+        best = tried[np.argsort(-scores)[:3]].mean(axis=0)
+    np.testing.assert_allclose(decision.residual, best[0], rtol=1e-12)
+    np.testing.assert_allclose(planner.plan[:-1], best[1:], rtol=1e-12)
+    assert decision.score == scores.max()
     planner.close()
 
 
@@ -219,6 +242,8 @@ def test_a_planner_that_cannot_be_made_is_refused(name: str, use: str, message: 
     [
         ("planner=tree", "ant-reference: planner: expected a mapping of keys to values, found 'tree'"),
         ("planner.use=mpc", "unknown planner 'mpc'"),
+        ("planner.uncertain={horizon: 11}", "planner.uncertain.horizon: expected a whole number in [1, 10], found 11"),
+        ("planner.uncertain={elite: 2}", "planner.uncertain: unknown key 'elite'; did you mean 'elites'?"),
         ("planner.sigmma=1", "ant-reference: planner: unknown key 'sigmma'; did you mean 'sigma'?"),
         (
             "planner.space=torque",
