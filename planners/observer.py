@@ -1,11 +1,9 @@
 """An observer: where the robot is, from what the last tick did to it and what is read.
 
 What the model says of the last tick is compared with what was read. Where the sensors prove to be exact, the state is
-what is read. Where they are noisy, it is that of a sigma-point Kalman filter: a simulation from either side of the last
-state along each axis of its uncertainty says what follows, contacts that only some of them meet included. It is done
-twice, the second time around the last state as the new reading corrects it (A. F. Garcia-Fernandez et al., "Posterior
-linearization filter: principles and implementation using sigma points", 2015). What noise and uncertainty do not
-explain, as a push, adds to the uncertainty.
+what is read. Where they are noisy, it is that of a sigma-point Kalman filter: points spread as the last state is
+uncertain are simulated, and contacts that only some of them meet count as often (S. Julier, "The spherical simplex
+unscented transformation", 2003). What noise and uncertainty do not explain, as a push, adds to the uncertainty.
 """
 
 from __future__ import annotations
@@ -31,8 +29,6 @@ PROCESS = 0.0005, 0.01
 """Standard deviations of what a tick does to positions [m or rad] and velocities [m/s or rad/s], and no model says."""
 OUTLIER = 3.0
 """An innovation is explained up to so many standard deviations."""
-PASSES = 2
-"""Times that the tick is simulated, each around a better estimate of the state before it."""
 
 
 State = tuple[Values, Values]
@@ -55,6 +51,17 @@ class SensorNoise:
         noise = cls(position, doc.take("velocity", config.number(0.0, 10.0), 0.0))
         doc.finish()
         return noise
+
+
+def sigma_points(n: int) -> Values:
+    """Points (n + 1, n) of mean 0 and covariance 1, all equally far from each other.
+
+    They are turned such that no axis stands out: along one, a point so far away as all are would be an outlier.
+    """
+    turned = np.random.default_rng(0).standard_normal((n + 1, n + 1))
+    turned[:, 0] = 1.0
+    points: Values = np.sqrt(n + 1) * np.linalg.qr(turned)[0][:, 1:]
+    return points
 
 
 class Observer:
@@ -82,6 +89,7 @@ class Observer:
         self._data = mujoco.MjData(self._model.model)
         self._noise = np.repeat([noise.position, noise.velocity], model.nv)
         self._process = np.repeat(PROCESS, model.nv)
+        self._points = sigma_points(2 * model.nv)
         n = 2 * model.nv
         sizes = (2, model.nq, model.nv, model.nq, model.nv, n * n, model.nu)
         self.state = np.zeros(sum(sizes))
@@ -172,50 +180,23 @@ class Observer:
 
     def _estimate(self, logs: Values, read: State) -> bool:
         """Estimates the state after the tick from the one before it and what is read, if simulations allow it."""
-        before, prior = (self.qpos.copy(), self.qvel.copy()), self._covariance.copy()
-        noise = np.diag(self._noise**2)
-        around, spread = before, prior
-        for left in reversed(range(PASSES)):
-            expected, slopes, covariance = self._linearised(logs, around, spread)
-            expected = self._changed(expected, slopes @ self._difference(around, before))
-            known = slopes @ prior @ slopes.T
-            innovation = self._difference(expected, read)
-            covariance += known + np.diag(self._process**2)
-            covariance += np.diag(np.maximum(0.0, (innovation / OUTLIER) ** 2 - np.diag(covariance + noise)))
-            if not np.isfinite(covariance).all():
-                return False
-            inverse = np.linalg.inv(covariance + noise)
-            if left:
-                gain = prior @ slopes.T @ inverse
-                around = self._changed(before, gain @ innovation)
-                kept = np.eye(len(gain)) - gain @ slopes
-                spread = kept @ prior @ kept.T + gain @ (covariance + noise - known) @ gain.T
-        share = noise @ inverse  # of noise in innovations
+        now, noise = (self.qpos, self.qvel), np.diag(self._noise**2)
+        process = np.diag(self._process**2)
+        root = np.linalg.cholesky(self._covariance + 1e-6 * process)  # positive, whatever rounding does
+        ends = [self._simulated(logs, self._changed(now, step)) for step in self._points @ root.T]
+        moved = np.array([self._difference(ends[0], end) for end in ends])
+        mean = moved.mean(axis=0)
+        moved -= mean
+        expected = self._changed(ends[0], mean)
+        innovation = self._difference(expected, read)
+        covariance = moved.T @ moved / len(moved) + process
+        covariance += np.diag(np.maximum(0.0, (innovation / OUTLIER) ** 2 - np.diag(covariance + noise)))
+        if not np.isfinite(covariance).all():
+            return False
+        share = noise @ np.linalg.inv(covariance + noise)  # of noise in innovations
         self._covariance[:] = noise - share @ noise
         self.qpos[:], self.qvel[:] = self._changed(expected, innovation - share @ innovation)
         return True
-
-    def _linearised(self, logs: Values, start: State, covariance: Values) -> tuple[State, Values, Values]:
-        """What a tick makes of an uncertain state, as a line and what it leaves over.
-
-        Args:
-            logs: The factors' logarithms.
-            start: The mean of the state before the tick.
-            covariance: Its covariance (2 nv, 2 nv).
-
-        Returns:
-            The mean of the state after the tick; slopes and covariance around the line (2 nv, 2 nv).
-        """
-        n = len(covariance)
-        axes = np.sqrt(n) * np.linalg.cholesky(covariance).T
-        points = np.concatenate([axes, -axes])
-        centre = self._simulated(logs, start)
-        moved = np.array([self._difference(centre, self._simulated(logs, self._changed(start, to))) for to in points])
-        mean = moved.mean(axis=0)
-        moved -= mean
-        slopes = np.linalg.solve(covariance, points.T @ moved / (2 * n)).T
-        rest = moved - points @ slopes.T
-        return self._changed(centre, mean), slopes, rest.T @ rest / (2 * n)
 
     def _difference(self, start: State, end: State) -> Values:
         """What leads from one state to another (2 nv,)."""
