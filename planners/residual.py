@@ -111,11 +111,13 @@ class ResidualPlanner:
             spending.spent(len(scores), ahead * self.every)
             if not len(scores):
                 break
-            elites = np.concatenate([elites, candidates[: len(scores)]])
-            elite_scores = np.concatenate([elite_scores, scores])
+            stable = np.flatnonzero(scores > -np.inf)
+            elites = np.concatenate([elites, candidates[stable]])
+            elite_scores = np.concatenate([elite_scores, scores[stable]])
             order = np.argsort(-elite_scores, kind="stable")[: search.elites]
             elites, elite_scores = elites[order], elite_scores[order]
-            best = elites.mean(axis=0)
+            if len(elites):
+                best = elites.mean(axis=0)
             round_ += 1
             if self.interim is not None:
                 self.interim(self._settle(best, elite_scores, spending))

@@ -163,6 +163,25 @@ def test_a_plan_from_an_uncertain_state_is_the_mean_of_the_best() -> None:
     planner.close()
 
 
+@pytest.mark.parametrize(("elites", "stable"), [(1, []), (3, []), (1, [5]), (3, [5]), (3, [2, 5])])
+def test_an_unstable_simulation_is_no_part_of_the_plan(
+    elites: int, stable: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all are unstable the plan stays as it was."""
+    planner, tried = planner_of(ANT, "planner.horizon=4", f"planner.elites={elites}"), []
+
+    def run(_: np.ndarray, candidates: np.ndarray, **__: Any) -> np.ndarray:
+        tried.append(candidates.copy())
+        return np.where(np.isin(np.arange(len(candidates)), stable), 1.0, -np.inf)
+
+    monkeypatch.setattr(planner.rollouts, "run", run)
+    planner.plan[:] = 0.05
+    decision = planner.decide(snapshots(ANT)[8:9], Budget(candidates=8))
+    np.testing.assert_allclose(decision.residual, tried[0][stable].mean(axis=0)[0] if stable else np.full(8, 0.05))
+    assert decision.score == (1.0 if stable else -np.inf)
+    planner.close()
+
+
 def test_more_candidates_never_make_a_plan_worse(residual: Planner) -> None:
     """Noise does not depend on the budget, so a larger one has seen all that a smaller one saw."""
     scores = []
