@@ -158,11 +158,10 @@ class Observer:
         exact = self._exact(learnt, read)
         if exact:
             self._believe((self._read_qpos, self._read_qvel))
-        else:
-            learnt = self._simulated(factors.logs)
-        written = self._simulated(np.zeros_like(factors.logs)) if factors.names else learnt
         told = factors.told.copy()
         if factors.names:
+            learnt = learnt if exact else self._simulated(factors.logs)
+            written = self._simulated(np.zeros_like(factors.logs))
             factors.learn(read[1], learnt[1], written[1], lambda logs: self._simulated(logs)[1])
         if exact or not self._estimate(told, read):
             self._believe(read)
